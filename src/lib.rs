@@ -1,0 +1,4 @@
+//! Lepus, an AMQP 0-9-1 message broker for Linux.
+
+pub mod limits;
+pub mod message;

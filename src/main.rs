@@ -1,0 +1,3 @@
+//! The broker's binary: arguments, then the server.
+
+fn main() {}
