@@ -27,3 +27,34 @@ pub const EXCHANGE_HOPS_MAX: usize = 4096;
 
 const _: () = assert!(FRAME_OCTETS_MIN < FRAME_OCTETS_MAX);
 const _: () = assert!(SHARED_BODY_OCTETS_MIN < FRAME_OCTETS_MAX);
+/// What a connection may have waiting to be written before its consumers have to wait, in octets.
+pub const OUTPUT_OCTETS_MAX: usize = 256 << 10;
+/// Publishes that may be under way from one shard to another, in octets.
+pub const OUTBOX_OCTETS_MAX: u64 = 4 << 20;
+/// Credit for publishes is given back in steps of so many octets when there is nothing else to tell.
+pub const CREDIT_OCTETS_STEP: u64 = OUTBOX_OCTETS_MAX / 8;
+/// Deliveries that may be under way to one consumer on another shard, in octets.
+pub const CONSUMER_WINDOW_OCTETS: u32 = 256 << 10;
+/// A consumer's window is given back in steps of so many octets.
+pub const WINDOW_OCTETS_STEP: u32 = CONSUMER_WINDOW_OCTETS / 4;
+/// Batches that may wait in the ring from one shard to another.
+pub const RING_BATCHES_MAX: usize = 256;
+/// Octets that are read from a socket at once.
+pub const READ_OCTETS: usize = 128 << 10;
+/// A message up to this size, in octets with its frames, may wait in the input until all of it is there.
+pub const WHOLE_MESSAGE_OCTETS_MAX: usize = 16 << 10;
+/// Routes that a shard remembers.
+pub const ROUTES_MAX: usize = 65_536;
+/// Messages that one queue may expire or dead-letter in one turn.
+pub const EXPIRE_MESSAGES_MAX: usize = 1024;
+/// How long the broker waits for `connection.close-ok`, in milliseconds.
+pub const CLOSE_MILLIS_MAX: u64 = 3_000;
+/// Shards that a broker may have.
+pub const SHARDS_MAX: usize = 256;
+/// Octets that are dealt out to one message's bookkeeping when its cost is estimated.
+pub const MESSAGE_OVERHEAD_OCTETS: u64 = 64;
+
+const _: () = assert!(CREDIT_OCTETS_STEP < OUTBOX_OCTETS_MAX);
+const _: () = assert!(WINDOW_OCTETS_STEP < CONSUMER_WINDOW_OCTETS);
+const _: () = assert!(RING_BATCHES_MAX.is_power_of_two());
+const _: () = assert!(WHOLE_MESSAGE_OCTETS_MAX <= READ_OCTETS);

@@ -1,0 +1,265 @@
+//! One core's broker as one plain value: its connections, its queues, its outboxes to the other shards.
+//!
+//! A [`Shard`] does no I/O, reads no clock and spawns nothing. A driver gives it what has arrived (`handle_…`), calls
+//! [`Shard::finish_turn`] once everything of a turn is in, and then takes what the shard has left (`poll_…`): connections
+//! with output, batches for other shards, questions to the control plane.
+//!
+//! The way of a message: [`input`] (frames) → [`publish`] (permission, route) → [`enqueue`](mod@deliver) (queue, or straight
+//! on) → [`deliver`](mod@deliver) (consumer, output). Between shards it rides a [`shard_message::Batch`].
+
+mod basic_methods;
+mod connection_methods;
+mod content_input;
+pub mod control_message;
+mod control_mail;
+mod dead_letters;
+mod deliver;
+mod direct_reply;
+mod exchange_methods;
+mod failure;
+mod input;
+mod outbox;
+mod peer_mail;
+mod permission;
+mod publish;
+mod queue_methods;
+mod queue_requests;
+mod route_cache;
+mod settle;
+pub mod shard_message;
+mod state;
+mod tick;
+mod transaction;
+mod verdicts;
+
+pub use outbox::Outbox;
+pub use state::QueueCell;
+
+use crate::{
+    connection::{Connection, OutputBuffer, Pause, Phase},
+    definitions::{ConnectionId, Definitions, ShardIndex},
+    limits::HANDSHAKE_MILLIS_MAX,
+    metrics::ShardMetrics,
+};
+use ahash::AHashMap;
+use control_message::ControlRequest;
+use dead_letters::DeadLetter;
+use route_cache::RouteCache;
+use shard_message::Batch;
+use state::{Connections, Queues};
+use std::{collections::VecDeque, sync::Arc};
+
+/// See the module's documentation.
+pub struct Shard {
+    index: ShardIndex,
+    definitions: Arc<Definitions>,
+    connections: Connections,
+    queues: Queues,
+    /// One for each shard; the own one stays empty.
+    outboxes: Vec<Outbox>,
+    routes: RouteCache,
+    control_requests: VecDeque<ControlRequest>,
+    dead_letters: Vec<DeadLetter>,
+    /// Milliseconds on the broker's clock, the same for all shards.
+    now: u64,
+    /// What to add to `now` for seconds since 1970, in milliseconds.
+    unix_offset_millis: u64,
+    memory_is_short: bool,
+    is_closing: bool,
+    /// A secret that direct reply addresses carry, so that they can't be guessed.
+    reply_secret: u64,
+    names_generated: u64,
+    metrics: ShardMetrics,
+}
+
+impl Shard {
+    /// A shard without connections and queues.
+    pub fn new(
+        index: ShardIndex,
+        shard_count: usize,
+        definitions: Arc<Definitions>,
+        unix_offset_millis: u64,
+        reply_secret: u64,
+    ) -> Self {
+        Self {
+            index,
+            definitions,
+            connections: Connections::default(),
+            queues: Queues::default(),
+            outboxes: std::iter::repeat_with(Outbox::default).take(shard_count).collect(),
+            routes: RouteCache::default(),
+            control_requests: VecDeque::new(),
+            dead_letters: Vec::new(),
+            now: 0,
+            unix_offset_millis,
+            memory_is_short: false,
+            is_closing: false,
+            reply_secret,
+            names_generated: 0,
+            metrics: ShardMetrics::default(),
+        }
+    }
+
+    /// Its index.
+    pub fn index(&self) -> ShardIndex {
+        self.index
+    }
+
+    /// The version of the definitions that it works with.
+    pub fn definitions_version(&self) -> u64 {
+        self.definitions.version
+    }
+
+    /// Takes a newer snapshot of the definitions.
+    pub fn set_definitions(&mut self, definitions: Arc<Definitions>) {
+        self.definitions = definitions;
+    }
+
+    /// What it has counted.
+    pub fn metrics(&self) -> &ShardMetrics {
+        &self.metrics
+    }
+
+    /// Sets the time, in milliseconds on the broker's clock.
+    #[inline]
+    pub fn set_now(&mut self, now: u64) {
+        self.now = now;
+    }
+
+    /// Takes in a connection that was just accepted.
+    pub fn handle_accepted(&mut self, from_loopback: bool) -> ConnectionId {
+        let (index, now) = (self.index, self.now);
+        self.metrics.connections_accepted += 1;
+        self.connections
+            .insert(|slot, generation| {
+                let id = ConnectionId { shard: index, slot, generation };
+                Connection::new(id, from_loopback, now, now + HANDSHAKE_MILLIS_MAX)
+            })
+            .id
+    }
+
+    /// How many connections there are.
+    pub fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// How many queues have their home here.
+    pub fn queue_count(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// Whether frames of this connection would be handled now.
+    #[inline]
+    pub fn takes_input(&self, slot: u32) -> bool {
+        self.connections.get(slot).is_some_and(Connection::takes_input)
+    }
+
+    /// Whether the connection is over once its output is written.
+    #[inline]
+    pub fn is_closed(&self, slot: u32) -> bool {
+        self.connections.get(slot).is_none_or(|connection| connection.phase == Phase::Closed)
+    }
+
+    /// What a connection has to write.
+    pub fn output(&mut self, slot: u32) -> Option<&mut OutputBuffer> {
+        self.connections.get_mut(slot).map(|connection| &mut connection.output)
+    }
+
+    /// Tells what became of the last write: `is_stuck` if the socket did not take all.
+    pub fn handle_written(&mut self, slot: u32, octets: usize, is_stuck: bool) {
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.output.advance(octets);
+        connection.is_stuck = is_stuck;
+        if octets > 0 {
+            connection.sent_at = now;
+        }
+        self.wake_consumers_of_output(slot);
+    }
+
+    /// The next connection that has output and whose socket took everything last time.
+    pub fn poll_dirty(&mut self) -> Option<u32> {
+        while let Some(slot) = self.connections.dirty.pop() {
+            let Some(connection) = self.connections.get_mut(slot) else { continue };
+            connection.is_dirty = false;
+            if !connection.is_stuck {
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    /// The next connection whose frames are handled again after a pause.
+    pub fn poll_resumed(&mut self) -> Option<u32> {
+        self.connections.resumed.pop()
+    }
+
+    /// The next question to the control plane.
+    pub fn poll_control_request(&mut self) -> Option<ControlRequest> {
+        self.control_requests.pop_front()
+    }
+
+    /// The batch for another shard, if there is something to tell it.
+    #[inline]
+    pub fn poll_batch(&mut self, peer: usize) -> Option<Batch> {
+        self.outboxes[peer].poll_batch()
+    }
+
+    /// Does what was put off until everything of this turn was in: deliveries that have become possible, confirms.
+    pub fn finish_turn(&mut self) {
+        loop {
+            self.run_queues();
+            if self.dead_letters.is_empty() {
+                break;
+            }
+            self.publish_dead_letters();
+        }
+        self.tell_confirms();
+    }
+
+    /// The memory that messages, outputs and outboxes hold, in octets.
+    pub fn octets_held(&self) -> u64 {
+        let outboxes: u64 = self.outboxes.iter().map(Outbox::octets_held).sum();
+        self.queues.octets_held + self.connections.octets_held + outboxes
+    }
+
+    /// Tells whether memory is short: while it is, publishers are not read.
+    pub fn set_memory_is_short(&mut self, is_short: bool) {
+        if self.memory_is_short == is_short {
+            return;
+        }
+        self.memory_is_short = is_short;
+        if !is_short {
+            self.unblock_publishers();
+        }
+    }
+
+    /// Ends every connection with `connection.close` 320.
+    pub fn begin_shutdown(&mut self) {
+        self.is_closing = true;
+        for slot in self.connections.slots() {
+            self.close_for_shutdown(slot);
+        }
+    }
+
+    /// Lets a paused connection go on.
+    fn resume(&mut self, slot: u32, pause: Pause) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        if connection.pause == Some(pause) {
+            connection.pause = None;
+            self.connections.resumed.push(slot);
+        }
+    }
+
+    fn next_generated_number(&mut self) -> u64 {
+        self.names_generated += 1;
+        self.names_generated
+    }
+
+    fn unix_seconds(&self) -> u64 {
+        (self.now + self.unix_offset_millis) / 1000
+    }
+}
+
+/// Maps the queues that have their home here.
+type QueueSlots = AHashMap<crate::definitions::QueueId, u32>;

@@ -1,0 +1,173 @@
+//! What arrives from another shard.
+
+use super::{
+    Shard,
+    deliver::{WINDOW_OCTETS_PER_MESSAGE, content_octets, deliver},
+    control_mail::Got,
+    shard_message::{Asker, Batch, ConsumerHome, QueueReply, QueueRequest, ShardMessage},
+};
+use crate::{
+    connection::{Pause, QueueHandle, Settlement},
+    definitions::ShardIndex,
+    limits::{OUTPUT_OCTETS_MAX, WINDOW_OCTETS_STEP},
+    message::MessageView,
+    queue::{ConsumerKey, Position},
+};
+
+/// A delivery as it arrives at the shard of its consumer.
+struct Arrived {
+    to: ConsumerHome,
+    queue: QueueHandle,
+    key: ConsumerKey,
+    position: Option<Position>,
+    redelivered: bool,
+}
+
+impl Shard {
+    /// Takes a batch from another shard. What the control plane sent before must have been handled before.
+    pub fn handle_batch(&mut self, from: usize, batch: Batch) {
+        if batch.credit_octets > 0 && self.outboxes[from].restore(batch.credit_octets) {
+            let peer = ShardIndex(u16::try_from(from).expect("shards are bounded"));
+            for slot in self.connections.slots() {
+                self.resume(slot, Pause::Peer(peer));
+            }
+        }
+        let publish_octets = batch.publish_octets;
+        let (mut messages, octets) = batch.into_parts();
+        for message in messages.drain(..) {
+            self.handle_message(from, message, &octets);
+        }
+        self.outboxes[from].taken(publish_octets, Batch::from_parts(messages, octets));
+    }
+
+    fn handle_message(&mut self, from: usize, message: ShardMessage, octets: &[u8]) {
+        match message {
+            ShardMessage::Publish { queue, confirm, attributes, content } => {
+                let accepted = self.enqueue(queue, &Batch::view(octets, &content), attributes);
+                if let Some((to, number)) = confirm {
+                    self.confirm_to(from, to, number, accepted);
+                }
+            }
+            ShardMessage::Confirm { to, first, last, accepted } => self.handle_confirm(to, first..=last, accepted),
+            ShardMessage::Deliver { to, queue, key, position, redelivered, content } => {
+                let arrived = Arrived { to, queue, key, position, redelivered };
+                self.handle_delivery(&arrived, &Batch::view(octets, &content));
+            }
+            ShardMessage::Got { to, queue, position, redelivered, left, content } => {
+                let got = Got { queue, position, redelivered, left };
+                self.finish_get(to, &got, &Batch::view(octets, &content));
+            }
+            ShardMessage::Reply { to, content } => self.deliver_reply(to, &Batch::view(octets, &content)),
+            ShardMessage::Settle { queue, consumer, position, settlement } => {
+                self.settle_here(queue, consumer, position, settlement);
+            }
+            ShardMessage::Window { queue, key, octets } => {
+                self.with_consumer(queue, key, |home| home.window_octets += i64::from(octets));
+                self.set_held(queue, key, false);
+            }
+            ShardMessage::Hold { queue, key, held } => self.set_held(queue, key, held),
+            ShardMessage::Ask { from, queue, request } => self.handle_queue_request(from, queue, request),
+            ShardMessage::Answer { to, reply } => self.handle_queue_reply(to, reply),
+            ShardMessage::ConsumerCancelled { home } => self.consumer_lost_its_queue(&home),
+        }
+    }
+
+    /// Tells a publisher's shard that a publish was taken or refused; runs of numbers travel as one.
+    fn confirm_to(&mut self, peer: usize, to: Asker, number: u64, accepted: bool) {
+        let messages = &mut self.outboxes[peer].batch().messages;
+        if let Some(ShardMessage::Confirm { to: before, last, accepted: same, .. }) = messages.last_mut()
+            && *before == to
+            && *same == accepted
+            && *last + 1 == number
+        {
+            *last = number;
+            return;
+        }
+        messages.push(ShardMessage::Confirm { to, first: number, last: number, accepted });
+    }
+
+    fn handle_delivery(&mut self, arrived: &Arrived, message: &MessageView<'_>) {
+        let Arrived { to, queue, key, position, redelivered } = *arrived;
+        let peer = usize::from(queue.home.0);
+        let connection = self.connections.with_id(to.connection.slot, to.connection.generation);
+        let Some(connection) = connection.filter(|connection| {
+            let is_open = connection.channel(to.channel).is_some();
+            is_open && connection.consumer(to.index, to.serial).is_some()
+        }) else {
+            self.return_delivery(arrived);
+            return;
+        };
+        let channel = connection.channel(to.channel).expect("the channel was just found");
+        if position.is_some() && !channel.has_room() {
+            channel.held_back.push(to.index);
+            self.outboxes[peer].batch().messages.push(ShardMessage::Hold { queue, key, held: true });
+            self.return_delivery(arrived);
+            return;
+        }
+        deliver(connection, &to, key, queue, position, redelivered, message);
+        let is_full = connection.output.len() >= OUTPUT_OCTETS_MAX;
+        let counted = content_octets(message) as u64 + WINDOW_OCTETS_PER_MESSAGE.unsigned_abs();
+        let consumer = connection.consumer(to.index, to.serial).expect("the consumer was just found");
+        consumer.owed_octets += u32::try_from(counted).expect("a message is bounded");
+        if is_full {
+            if !connection.waiting_for_output.contains(&to.index) {
+                connection.waiting_for_output.push(to.index);
+            }
+        } else if consumer.owed_octets >= WINDOW_OCTETS_STEP {
+            let octets = std::mem::take(&mut consumer.owed_octets);
+            self.outboxes[peer].batch().messages.push(ShardMessage::Window { queue, key, octets });
+        }
+        self.connections.mark_dirty(to.connection.slot);
+    }
+
+    /// A delivery that came too late goes back to its place; nobody has seen it.
+    fn return_delivery(&mut self, arrived: &Arrived) {
+        let Some(position) = arrived.position else { return };
+        let batch = self.outboxes[usize::from(arrived.queue.home.0)].batch();
+        batch.messages.push(ShardMessage::Settle {
+            queue: arrived.queue,
+            consumer: Some(arrived.key),
+            position,
+            settlement: Settlement::Returned,
+        });
+    }
+
+    fn with_consumer(&mut self, queue: QueueHandle, key: ConsumerKey, change: impl FnOnce(&mut ConsumerHome)) {
+        if let Some(slot) = self.queues.find(queue)
+            && let Some(home) = self.queues.get_mut(slot).and_then(|cell| cell.consumers.get_mut(key))
+        {
+            change(home);
+        }
+    }
+
+    fn set_held(&mut self, queue: QueueHandle, key: ConsumerKey, held: bool) {
+        let Some(slot) = self.queues.find(queue) else { return };
+        let consumers = &mut self.queues.get_mut(slot).expect("the queue was just found").consumers;
+        if held {
+            consumers.suspend(key);
+        } else {
+            consumers.resume(key);
+            self.queues.mark_runnable(slot);
+        }
+    }
+
+    /// Asks a queue for something, wherever it is; the answer comes to [`Shard::handle_queue_reply`].
+    pub(super) fn ask_queue(&mut self, from: Asker, queue: QueueHandle, request: QueueRequest) {
+        if queue.home == self.index {
+            self.handle_queue_request(from, queue.id, request);
+        } else {
+            let batch = self.outboxes[usize::from(queue.home.0)].batch();
+            batch.messages.push(ShardMessage::Ask { from, queue: queue.id, request });
+        }
+    }
+
+    /// Answers a question, wherever it came from.
+    pub(super) fn answer(&mut self, to: Asker, reply: QueueReply) {
+        if to.connection.shard == self.index {
+            self.handle_queue_reply(to, reply);
+        } else {
+            let batch = self.outboxes[usize::from(to.connection.shard.0)].batch();
+            batch.messages.push(ShardMessage::Answer { to, reply });
+        }
+    }
+}

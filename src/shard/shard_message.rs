@@ -1,0 +1,295 @@
+//! All that one shard may tell another, and the batches in which it travels.
+//!
+//! A batch owns everything that it carries: messages in order, and one run of octets that small messages' contents lie in.
+//! Whoever has taken a batch may use the emptied one for its own.
+
+use crate::{
+    connection::{QueueHandle, Settlement},
+    definitions::{ConnectionId, QueueId},
+    limits::SHORT_STRING_OCTETS_MAX,
+    message::{BodyView, MessageView},
+    protocol::exception::Exception,
+    queue::{Attributes, ConsumerKey, ConsumerSettings, Position},
+};
+use bytes::Bytes;
+
+/// Where a message's content lies in a batch.
+#[derive(Debug)]
+pub struct Content {
+    offset: u32,
+    properties_octets: u32,
+    body_octets: u32,
+    exchange_octets: u8,
+    routing_key_octets: u8,
+    /// A large body, referenced.
+    shared: Option<Bytes>,
+}
+
+/// A consumer as its queue knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConsumerHome {
+    /// Its connection.
+    pub connection: ConnectionId,
+    /// Its channel.
+    pub channel: u16,
+    /// Index into the connection's consumers.
+    pub index: u32,
+    /// Tells it from earlier consumers with that index.
+    pub serial: u32,
+    /// Octets that may still be sent to it, if it lives on another shard.
+    pub window_octets: i64,
+}
+
+/// Who asked a queue for something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// The channel.
+    pub channel: u16,
+}
+
+/// What a connection may ask a queue for.
+#[derive(Debug)]
+pub enum QueueRequest {
+    /// How many messages and consumers it has.
+    Count,
+    /// Start a consumer.
+    Consume {
+        /// Where it lives.
+        home: ConsumerHome,
+        /// How it consumes.
+        settings: ConsumerSettings,
+    },
+    /// Stop a consumer. Its outstanding deliveries stay outstanding.
+    Cancel(ConsumerKey),
+    /// The same, without an answer.
+    Leave(ConsumerKey),
+    /// Take one message.
+    Get {
+        /// Whether it awaits an acknowledgement.
+        acknowledges: bool,
+    },
+    /// Drop all ready messages.
+    Purge,
+    /// Delete it; the control plane answers.
+    Delete {
+        /// Only if it has no consumers.
+        if_unused: bool,
+        /// Only if it has no ready messages.
+        if_empty: bool,
+    },
+}
+
+/// What a queue answers.
+#[derive(Debug)]
+pub enum QueueReply {
+    /// Messages that are ready, and consumers.
+    Counted(u64, u64),
+    /// The consumer is there.
+    Consuming(ConsumerKey, QueueHandle),
+    /// The consumer is gone.
+    Cancelled,
+    /// A message follows in the same batch as a [`ShardMessage::Got`]; or there was none.
+    Empty,
+    /// So many messages were dropped.
+    Purged(u64),
+    /// It cannot be done.
+    Refused(Exception),
+}
+
+/// One thing that a shard tells another.
+#[derive(Debug)]
+pub enum ShardMessage {
+    /// A message for a queue.
+    Publish {
+        /// The queue.
+        queue: QueueHandle,
+        /// The publishing channel and the number of the publish, where it is to be answered.
+        confirm: Option<(Asker, u64)>,
+        /// The message's attributes.
+        attributes: Attributes,
+        /// The message.
+        content: Content,
+    },
+    /// Publishes were taken (or refused): all numbers from the first to the last.
+    Confirm {
+        /// The publishing channel.
+        to: Asker,
+        /// The first number.
+        first: u64,
+        /// The last number.
+        last: u64,
+        /// Whether they were taken.
+        accepted: bool,
+    },
+    /// A delivery to a consumer.
+    Deliver {
+        /// The consumer.
+        to: ConsumerHome,
+        /// The queue that it came from.
+        queue: QueueHandle,
+        /// What the queue calls the consumer.
+        key: ConsumerKey,
+        /// Where the message is held until it is acknowledged; `None` if it isn't.
+        position: Option<Position>,
+        /// Whether it may have been delivered before.
+        redelivered: bool,
+        /// The message.
+        content: Content,
+    },
+    /// A message that answers `basic.get`.
+    Got {
+        /// Who asked.
+        to: Asker,
+        /// The queue.
+        queue: QueueHandle,
+        /// Where the message is held; `None` if it isn't.
+        position: Option<Position>,
+        /// Whether it may have been delivered before.
+        redelivered: bool,
+        /// Ready messages that are left.
+        left: u64,
+        /// The message.
+        content: Content,
+    },
+    /// A direct reply to the consumer of `amq.rabbitmq.reply-to`.
+    Reply {
+        /// Whose consumer.
+        to: Asker,
+        /// The message.
+        content: Content,
+    },
+    /// A delivery was settled.
+    Settle {
+        /// The queue.
+        queue: QueueHandle,
+        /// The consumer that it had gone to.
+        consumer: Option<ConsumerKey>,
+        /// Where it is held.
+        position: Position,
+        /// What becomes of it.
+        settlement: Settlement,
+    },
+    /// The consumer may be sent so many more octets.
+    Window {
+        /// The queue.
+        queue: QueueHandle,
+        /// The consumer.
+        key: ConsumerKey,
+        /// So many.
+        octets: u32,
+    },
+    /// The consumer's channel has reached its limit: no deliveries until told otherwise.
+    Hold {
+        /// The queue.
+        queue: QueueHandle,
+        /// The consumer.
+        key: ConsumerKey,
+        /// Whether it is to be held back, or to go on.
+        held: bool,
+    },
+    /// A question to a queue.
+    Ask {
+        /// Who asks.
+        from: Asker,
+        /// The queue.
+        queue: QueueId,
+        /// What for.
+        request: QueueRequest,
+    },
+    /// A queue's answer.
+    Answer {
+        /// Who asked.
+        to: Asker,
+        /// The answer.
+        reply: QueueReply,
+    },
+    /// A consumer lost its queue.
+    ConsumerCancelled {
+        /// The consumer.
+        home: ConsumerHome,
+    },
+}
+
+/// Messages that travel together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// In order.
+    pub messages: Vec<ShardMessage>,
+    octets: Vec<u8>,
+    shared_octets: usize,
+    /// Octets of publishes that the sender may send again.
+    pub credit_octets: u64,
+    /// Octets of publishes that it carries.
+    pub publish_octets: u64,
+}
+
+impl Batch {
+    /// Whether it carries nothing.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.credit_octets == 0
+    }
+
+    /// Copies a message in (a large body is referenced).
+    pub fn put_content(&mut self, message: &MessageView<'_>) -> Content {
+        let body = message.body.octets();
+        let offset = u32::try_from(self.octets.len()).expect("a batch is bounded by credit");
+        self.octets.extend_from_slice(message.exchange);
+        self.octets.extend_from_slice(message.routing_key);
+        self.octets.extend_from_slice(message.properties);
+        let shared = message.body.is_large().then(|| message.body.to_bytes());
+        match &shared {
+            Some(bytes) => self.shared_octets += bytes.len(),
+            None => self.octets.extend_from_slice(body),
+        }
+        Content {
+            offset,
+            properties_octets: octet_count(message.properties.len()),
+            body_octets: octet_count(body.len()),
+            exchange_octets: short_octet_count(message.exchange),
+            routing_key_octets: short_octet_count(message.routing_key),
+            shared,
+        }
+    }
+
+    /// A message that it carries.
+    pub fn view<'a>(octets: &'a [u8], content: &'a Content) -> MessageView<'a> {
+        let rest = &octets[content.offset as usize..];
+        let (exchange, rest) = rest.split_at(usize::from(content.exchange_octets));
+        let (routing_key, rest) = rest.split_at(usize::from(content.routing_key_octets));
+        let (properties, rest) = rest.split_at(content.properties_octets as usize);
+        let body = match &content.shared {
+            Some(bytes) => BodyView::Shared(bytes),
+            None => BodyView::Slice(&rest[..content.body_octets as usize]),
+        };
+        MessageView { exchange, routing_key, properties, body }
+    }
+
+    /// Takes it apart: the messages, and the octets that their contents lie in.
+    pub fn into_parts(self) -> (Vec<ShardMessage>, Vec<u8>) {
+        (self.messages, self.octets)
+    }
+
+    /// An empty batch on used memory.
+    pub fn from_parts(mut messages: Vec<ShardMessage>, mut octets: Vec<u8>) -> Self {
+        messages.clear();
+        octets.clear();
+        Self { messages, octets, ..Self::default() }
+    }
+
+    /// The memory that it holds, in octets.
+    pub fn octets_held(&self) -> usize {
+        self.octets.capacity() + self.messages.capacity() * size_of::<ShardMessage>() + self.shared_octets
+    }
+}
+
+fn octet_count(length: usize) -> u32 {
+    u32::try_from(length).expect("a message is bounded")
+}
+
+fn short_octet_count(octets: &[u8]) -> u8 {
+    debug_assert!(octets.len() <= SHORT_STRING_OCTETS_MAX);
+    u8::try_from(octets.len()).expect("a short string is at most 255 octets")
+}

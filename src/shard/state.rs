@@ -1,0 +1,210 @@
+//! The tables of a shard: connections and queues in slabs, with the lists of those that something is to be done for.
+
+use super::{QueueSlots, shard_message::ConsumerHome};
+use crate::{
+    connection::{Connection, QueueHandle},
+    definitions::{QueueDefinition, QueueId, ShardIndex},
+    queue::{Consumers, Queue},
+};
+use std::sync::Arc;
+
+/// The connections of a shard.
+#[derive(Default)]
+pub(super) struct Connections {
+    slots: Vec<Option<Box<Connection>>>,
+    generations: Vec<u32>,
+    free: Vec<u32>,
+    /// Those with output, each once.
+    pub dirty: Vec<u32>,
+    /// Those whose frames are handled again.
+    pub resumed: Vec<u32>,
+    /// Those with something to confirm.
+    pub confirming: Vec<u32>,
+    /// Memory of outputs and of content that has not arrived whole, in octets.
+    pub octets_held: u64,
+}
+
+impl Connections {
+    pub fn insert(&mut self, make: impl FnOnce(u32, u32) -> Connection) -> &mut Connection {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.generations.push(0);
+            u32::try_from(self.slots.len() - 1).expect("connections are bounded by file descriptors")
+        });
+        let index = slot as usize;
+        self.slots[index].insert(Box::new(make(slot, self.generations[index])))
+    }
+
+    /// Forgets a connection: its identity is not given again.
+    pub fn remove(&mut self, slot: u32) -> Option<Box<Connection>> {
+        let connection = self.slots.get_mut(slot as usize)?.take()?;
+        self.generations[slot as usize] = self.generations[slot as usize].wrapping_add(1);
+        self.free.push(slot);
+        self.octets_held -= connection.accounted_octets;
+        Some(connection)
+    }
+
+    #[inline]
+    pub fn get(&self, slot: u32) -> Option<&Connection> {
+        self.slots.get(slot as usize)?.as_deref()
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, slot: u32) -> Option<&mut Connection> {
+        self.slots.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    /// The connection with this identity, if it still is there.
+    #[inline]
+    pub fn with_id(&mut self, slot: u32, generation: u32) -> Option<&mut Connection> {
+        self.get_mut(slot).filter(|connection| connection.id.generation == generation)
+    }
+
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// The slots in use.
+    pub fn slots(&self) -> Vec<u32> {
+        (0u32..).zip(&self.slots).filter(|(_, connection)| connection.is_some()).map(|(slot, _)| slot).collect()
+    }
+
+    /// Puts a connection onto the list of those with output.
+    #[inline]
+    pub fn mark_dirty(&mut self, slot: u32) {
+        if let Some(connection) = self.slots[slot as usize].as_deref_mut()
+            && !connection.is_dirty
+        {
+            connection.is_dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    /// Brings the account of a connection's memory up to date.
+    pub fn account(&mut self, slot: u32) {
+        if let Some(connection) = self.slots[slot as usize].as_deref_mut() {
+            let held = connection.octets_held();
+            self.octets_held = self.octets_held + held - connection.accounted_octets;
+            connection.accounted_octets = held;
+        }
+    }
+}
+
+/// A queue with its consumers and what the shard notes about it.
+pub struct QueueCell {
+    /// What it is.
+    pub definition: Arc<QueueDefinition>,
+    /// Its messages.
+    pub queue: Queue,
+    /// Its consumers.
+    pub consumers: Consumers<ConsumerHome>,
+    /// Whether it is in the list of queues that may have deliveries to make.
+    pub is_runnable: bool,
+    /// Whether it ever had a consumer.
+    pub had_consumers: bool,
+    /// When it was last used, for `x-expires`.
+    pub used_at: u64,
+    accounted_octets: u64,
+}
+
+/// The queues that have their home on a shard.
+#[derive(Default)]
+pub(super) struct Queues {
+    cells: Vec<Option<Box<QueueCell>>>,
+    free: Vec<u32>,
+    by_id: QueueSlots,
+    /// Those that may have deliveries to make, each once.
+    pub runnable: Vec<u32>,
+    /// Memory of their messages, in octets.
+    pub octets_held: u64,
+}
+
+impl Queues {
+    pub fn insert(&mut self, definition: Arc<QueueDefinition>, now: u64) -> u32 {
+        let options = definition.options.clone();
+        let consumers = Consumers::new(options.single_active_consumer);
+        let cell = QueueCell {
+            queue: Queue::new(options),
+            consumers,
+            is_runnable: false,
+            had_consumers: false,
+            used_at: now,
+            accounted_octets: 0,
+            definition,
+        };
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.cells.push(None);
+            u32::try_from(self.cells.len() - 1).expect("queues are bounded by memory")
+        });
+        self.by_id.insert(cell.definition.id, slot);
+        self.cells[slot as usize] = Some(Box::new(cell));
+        self.account(slot);
+        slot
+    }
+
+    pub fn remove(&mut self, slot: u32) -> Option<Box<QueueCell>> {
+        let cell = self.cells.get_mut(slot as usize)?.take()?;
+        self.by_id.remove(&cell.definition.id);
+        self.free.push(slot);
+        self.octets_held -= cell.accounted_octets;
+        Some(cell)
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub fn slot_of(&self, id: QueueId) -> Option<u32> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub fn slots(&self) -> Vec<u32> {
+        self.by_id.values().copied().collect()
+    }
+
+    #[inline]
+    pub fn get(&self, slot: u32) -> Option<&QueueCell> {
+        self.cells.get(slot as usize)?.as_deref()
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, slot: u32) -> Option<&mut QueueCell> {
+        self.cells.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    /// Where the queue lies that is meant; the handle's slot is a hint.
+    #[inline]
+    pub fn find(&self, handle: QueueHandle) -> Option<u32> {
+        match self.get(handle.slot) {
+            Some(cell) if cell.definition.id == handle.id => Some(handle.slot),
+            _ => self.slot_of(handle.id),
+        }
+    }
+
+    /// How other parts call the queue in this slot.
+    pub fn handle(&self, slot: u32, home: ShardIndex) -> QueueHandle {
+        let id = self.cells[slot as usize].as_ref().expect("a queue lies in this slot").definition.id;
+        QueueHandle { home, slot, id }
+    }
+
+    /// Puts a queue onto the list of those that may have deliveries to make.
+    #[inline]
+    pub fn mark_runnable(&mut self, slot: u32) {
+        if let Some(cell) = self.cells[slot as usize].as_deref_mut()
+            && !cell.is_runnable
+        {
+            cell.is_runnable = true;
+            self.runnable.push(slot);
+        }
+    }
+
+    /// Brings the account of a queue's memory up to date.
+    #[inline]
+    pub fn account(&mut self, slot: u32) {
+        if let Some(cell) = self.cells[slot as usize].as_deref_mut() {
+            let held = cell.queue.octets_held() + crate::limits::MESSAGE_OVERHEAD_OCTETS;
+            self.octets_held = self.octets_held + held - cell.accounted_octets;
+            cell.accounted_octets = held;
+        }
+    }
+}

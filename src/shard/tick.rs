@@ -1,0 +1,100 @@
+//! What happens because time passes: heartbeats, handshakes that take too long, expiry. And what happens when memory is short.
+
+use super::Shard;
+use crate::{
+    connection::{Connection, Pause, Phase},
+    protocol::{
+        frame::HEARTBEAT_FRAME,
+        method::{Method, connection},
+    },
+};
+
+/// Why publishers are told to wait.
+const LOW_ON_MEMORY: &[u8] = b"low on memory";
+
+impl Shard {
+    /// Does what is due. To be called about ten times a second.
+    pub fn handle_tick(&mut self) {
+        for slot in self.connections.slots() {
+            self.tick_connection(slot);
+        }
+        for slot in self.queues.slots() {
+            self.expire(slot);
+            self.retire_if_unused(slot);
+        }
+    }
+
+    fn tick_connection(&mut self, slot: u32) {
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.output.shrink_if_empty();
+        if connection.deadline.is_some_and(|deadline| now >= deadline) {
+            tracing::info!("connection {slot} is dropped: its handshake took too long");
+            connection.phase = Phase::Closed;
+            connection.is_stuck = false;
+            self.connections.mark_dirty(slot);
+            return;
+        }
+        let interval = connection.heartbeat_millis;
+        if interval > 0 && connection.phase == Phase::Running {
+            if connection.pause.is_some() {
+                // It is not being read: that it seems silent is not its fault.
+                connection.received_at = now;
+            }
+            if now.saturating_sub(connection.received_at) > 2 * interval {
+                tracing::info!("connection {slot} is dropped: nothing came for two heartbeat intervals");
+                self.abandon(slot);
+                return;
+            }
+            if now.saturating_sub(connection.sent_at) >= interval / 2 && connection.output.is_empty() {
+                connection.output.octets_mut().extend_from_slice(&HEARTBEAT_FRAME);
+                self.connections.mark_dirty(slot);
+            }
+        }
+        self.connections.account(slot);
+    }
+
+    /// Ends a connection whose peer is not there any more: nothing that waits to be written will be.
+    fn abandon(&mut self, slot: u32) {
+        self.release_connection(slot);
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.phase = Phase::Closed;
+        connection.output.clear();
+        connection.is_stuck = false;
+        self.connections.mark_dirty(slot);
+    }
+
+    /// `x-expires`: a queue that nobody uses goes.
+    fn retire_if_unused(&mut self, slot: u32) {
+        let now = self.now;
+        let Some(cell) = self.queues.get_mut(slot) else { return };
+        let Some(expires) = cell.definition.options.expires_millis else { return };
+        if cell.consumers.len() > 0 {
+            cell.used_at = now;
+        } else if now.saturating_sub(cell.used_at) >= expires {
+            self.retire_queue(slot);
+        }
+    }
+
+    /// Memory is short and this connection publishes: it is not read until there is memory again.
+    pub(super) fn block_publisher(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.pause = Some(Pause::Memory);
+        if connection.capabilities.connection_blocked && !connection.told_blocked {
+            connection.told_blocked = true;
+            self.send(slot, 0, &Method::ConnectionBlocked(connection::Blocked { reason: LOW_ON_MEMORY }));
+        }
+    }
+
+    /// There is memory again.
+    pub(super) fn unblock_publishers(&mut self) {
+        for slot in self.connections.slots() {
+            let Some(connection) = self.connections.get_mut(slot) else { continue };
+            let Connection { told_blocked, .. } = connection;
+            if std::mem::take(told_blocked) {
+                self.send(slot, 0, &Method::ConnectionUnblocked(connection::Unblocked {}));
+            }
+            self.resume(slot, Pause::Memory);
+        }
+    }
+}
