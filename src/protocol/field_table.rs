@@ -113,7 +113,7 @@ impl<'a> TableRef<'a> {
 
     /// Its fields, in their order. A name may come more than once.
     #[inline]
-    pub fn iter(&self) -> Fields<'a> {
+    pub fn iter(self) -> Fields<'a> {
         Fields { reader: Reader::new(self.octets) }
     }
 
@@ -143,7 +143,7 @@ impl<'a> ArrayRef<'a> {
 
     /// Its values, in their order.
     #[inline]
-    pub fn iter(&self) -> Values<'a> {
+    pub fn iter(self) -> Values<'a> {
         Values { reader: Reader::new(self.octets) }
     }
 }
@@ -324,4 +324,145 @@ fn next_nested(reader: &mut Reader<'_>, is_table: bool) -> Result<Option<(bool, 
         reader.take(fixed_octets)?;
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FieldValue, Reader, SyntaxFault, TOO_DEEP, TableRef, UNKNOWN_TYPE, ValueRef};
+    use crate::limits::FIELD_TABLE_DEPTH_MAX;
+    use crate::protocol::field_value::arbitrary;
+    use crate::protocol::wire::TRUNCATED;
+    use proptest::prelude::*;
+
+    /// A table within `depth` - 1 others, or an array within them, without the outermost length.
+    fn nested(depth: usize, letter: u8) -> Vec<u8> {
+        let mut octets: Vec<u8> = Vec::new();
+        for level in 1..depth {
+            let inside_is_table = letter == b'F' || level == depth - 1;
+            let mut outer: Vec<u8> = if inside_is_table { vec![1, b'n', letter] } else { vec![letter] };
+            outer.extend(u32::try_from(octets.len()).unwrap().to_be_bytes());
+            outer.extend(&octets);
+            octets = outer;
+        }
+        octets
+    }
+
+    fn check(octets: &[u8], expected: Result<(), SyntaxFault>) {
+        assert_eq!(TableRef::new(octets).map(|_| ()), expected, "{octets:?}");
+    }
+
+    /// Goal: the depth has a limit, and the deepest input is refused without deep recursion.
+    /// Method: tables and arrays on both sides of the limit, and 10,000 levels, on a small stack.
+    #[test]
+    fn depth_has_a_limit() {
+        let small_stack = std::thread::Builder::new().stack_size(64 << 10);
+        let run = small_stack.spawn(|| {
+            for letter in [b'F', b'A'] {
+                check(&nested(FIELD_TABLE_DEPTH_MAX, letter), Ok(()));
+                check(&nested(FIELD_TABLE_DEPTH_MAX + 1, letter), Err(TOO_DEEP));
+                check(&nested(10_000, letter), Err(TOO_DEEP));
+            }
+        });
+        run.unwrap().join().unwrap();
+    }
+
+    /// Goal: levels are counted by depth, not by number.
+    /// Method: 1,000 empty tables beside each other.
+    #[test]
+    fn tables_beside_each_other_are_not_deep() {
+        check(&[1, b'n', b'F', 0, 0, 0, 0].repeat(1000), Ok(()));
+    }
+
+    /// Goal: exactly RabbitMQ's types are taken, each with its own length.
+    /// Method: every letter with 8 octets behind it, in a table; the known ones also one octet short.
+    #[test]
+    fn letters_are_those_of_rabbitmq() {
+        let fixed = [(b"V", 0), (b"t", 1), (b"b", 1), (b"B", 1), (b"s", 2), (b"u", 2), (b"I", 4), (b"i", 4), (b"f", 4)];
+        let wide = [(b"D", 5), (b"l", 8), (b"L", 8), (b"d", 8), (b"T", 8)];
+        for letter in 0..=u8::MAX {
+            let mut octets = vec![1, b'n', letter];
+            if let Some((_, size)) = fixed.iter().chain(&wide).find(|(known, _)| known[0] == letter) {
+                octets.resize(octets.len() + size, 0);
+                check(&octets, Ok(()));
+                octets.pop();
+                check(&octets, Err(TRUNCATED));
+            } else if b"SxAF".contains(&letter) {
+                octets.extend([0; 4]);
+                check(&octets, Ok(()));
+                *octets.last_mut().unwrap() = 1;
+                check(&octets, Err(TRUNCATED));
+            } else {
+                octets.resize(octets.len() + 8, 0);
+                check(&octets, Err(UNKNOWN_TYPE));
+            }
+        }
+    }
+
+    /// Goal: what is nested may not reach beyond what surrounds it.
+    /// Method: an array whose length is one octet more than its table has left, though octets follow the table.
+    #[test]
+    fn nested_lengths_stay_within() {
+        let inner = [1, b'a', b'A', 0, 0, 0, 2, b'V'];
+        let mut octets = vec![1, b't', b'F', 0, 0, 0, 8];
+        octets.extend(inner);
+        octets.extend([1, b'v', b'V']);
+        check(&octets, Err(TRUNCATED));
+        octets[13] = 1;
+        check(&octets, Ok(()));
+    }
+
+    /// Goal: fields are found by name, the first of several, in the wire's order.
+    /// Method: a table written by hand.
+    #[test]
+    fn fields_are_found_by_name() {
+        let octets = b"\x01at\x02\x01bS\x00\x00\x00\x02hi\x01at\x00";
+        let table = TableRef::new(octets).unwrap();
+        assert_eq!(table.get(b"a"), Some(ValueRef::Bool(true)));
+        assert_eq!(table.get(b"b"), Some(ValueRef::LongString(b"hi")));
+        assert_eq!(table.get(b"c"), None);
+        assert_eq!(table.iter().map(|(name, _)| name).collect::<Vec<_>>(), [b"a", b"b", b"a"]);
+    }
+
+    proptest! {
+        /// Goal: every table returns from the wire as it was, and each type is kept.
+        /// Method: random tables of all types, nested.
+        #[test]
+        fn tables_return(table in arbitrary::table()) {
+            let mut octets = Vec::new();
+            table.encode(&mut octets);
+            let mut reader = Reader::new(&octets);
+            let decoded = reader.table().unwrap();
+            prop_assert!(reader.is_empty());
+            prop_assert_eq!(decoded.octets(), &octets[4..]);
+            let owned = decoded.to_owned_table();
+            // Compared as octets: a NaN is not equal to itself.
+            prop_assert_eq!(owned.to_octets(), decoded.octets());
+            prop_assert_eq!(format!("{owned:?}"), format!("{table:?}"));
+        }
+
+        /// Goal: a table that was cut anywhere is either a fault or a shorter table, never a panic.
+        /// Method: random tables, cut at a random place; then with a random octet changed.
+        #[test]
+        fn damaged_tables_do_no_harm(table in arbitrary::table(), place: prop::sample::Index, octet: u8) {
+            let mut octets = table.to_octets();
+            prop_assume!(!octets.is_empty());
+            let place = place.index(octets.len());
+            let _ = TableRef::new(&octets[..place]).map(|table| table.to_owned_table());
+            octets[place] = octet;
+            if let Ok(damaged) = TableRef::new(&octets) {
+                prop_assert_eq!(damaged.to_owned_table().to_octets().len(), octets.len());
+            }
+        }
+    }
+
+    /// Goal: any octet but 0 is true, as in RabbitMQ.
+    /// Method: 0, 1 and 255.
+    #[test]
+    fn booleans_are_true_unless_zero() {
+        for (octet, expected) in [(0, false), (1, true), (255, true)] {
+            let octets = [1, b'n', b't', octet];
+            let owned = TableRef::new(&octets).unwrap().to_owned_table();
+            assert_eq!(owned.get("n"), Some(&FieldValue::Bool(expected)));
+        }
+    }
 }

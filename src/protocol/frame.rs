@@ -64,7 +64,7 @@ pub fn take_frame(input: &[u8], frame_max: usize) -> Result<Option<(Frame<'_>, u
     else {
         return Ok(None);
     };
-    let size = u32::from_be_bytes([s0, s1, s2, s3]) as usize;
+    let size = usize::try_from(u32::from_be_bytes([s0, s1, s2, s3])).unwrap_or(usize::MAX);
     let frame_kind = match kind {
         1 => FrameKind::Method,
         2 => FrameKind::Header,
@@ -188,4 +188,128 @@ fn erlang_binary(octets: &[u8]) -> String {
     }
     text.push_str(">>");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        FRAME_OVERHEAD_OCTETS, Frame, FrameKind, HEARTBEAT_FRAME, HeaderCheck, SUPPORTED_HEADER, protocol_header,
+        put_frame, take_frame,
+    };
+    use proptest::prelude::*;
+
+    const KINDS: [FrameKind; 4] = [FrameKind::Method, FrameKind::Header, FrameKind::Body, FrameKind::Heartbeat];
+
+    proptest! {
+        /// Goal: a frame returns as it was, whatever follows it, and is not taken before it is whole (section 4.2.3).
+        /// Method: random frames with random octets behind them; every shorter prefix of the frame.
+        #[test]
+        fn frames_return(
+            kind in prop::sample::select(&KINDS[..]), channel: u16,
+            payload in prop::collection::vec(any::<u8>(), 0..100), behind in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let mut octets = Vec::new();
+            put_frame(&mut octets, kind, channel, &payload);
+            let size = octets.len();
+            for end in 0..size {
+                prop_assert_eq!(take_frame(&octets[..end], 4096), Ok(None));
+            }
+            octets.extend(behind);
+            let expected = Frame { kind, channel, payload: &payload };
+            prop_assert_eq!(take_frame(&octets, 4096), Ok(Some((expected, size))));
+        }
+
+        /// Goal: no octets make it panic or use more than there are.
+        /// Method: random octets, mostly with a valid kind.
+        #[test]
+        fn any_octets_are_taken_or_refused(mut octets in prop::collection::vec(any::<u8>(), 0..64), kind in 0_u8..9) {
+            if let Some(first) = octets.first_mut() {
+                *first = kind;
+            }
+            if let Ok(Some((frame, used))) = take_frame(&octets, 4096) {
+                prop_assert_eq!(used, frame.payload.len() + FRAME_OVERHEAD_OCTETS);
+                prop_assert!(used <= octets.len());
+            }
+        }
+    }
+
+    fn check_refused(octets: &[u8], text: &str) {
+        let exception = take_frame(octets, 4096).unwrap_err();
+        assert_eq!((exception.code.code(), exception.text.as_str()), (501, text));
+    }
+
+    /// Goal: a declared payload is bounded by frame-max as RabbitMQ bounds it, as soon as its size is there.
+    /// Method: headers alone on both sides of 4096 octets; then the greatest size of all.
+    #[test]
+    fn size_is_bounded_before_the_payload_comes() {
+        assert_eq!(take_frame(&[3, 0, 1, 0, 0, 0x10, 0], 4096), Ok(None));
+        check_refused(
+            &[3, 0, 1, 0, 0, 0x10, 1],
+            "FRAME_ERROR - type 3, all octets = <<>>: {frame_too_large,4097,4088}",
+        );
+        assert_eq!(take_frame(&[3, 0, 1, 255, 255, 255], 4096), Ok(None));
+        assert!(take_frame(&[3, 0, 1, 255, 255, 255, 255], 4096).is_err());
+        let mut whole = Vec::new();
+        put_frame(&mut whole, FrameKind::Body, 1, &[0; 4096]);
+        assert_eq!(take_frame(&whole, 4096).map(|taken| taken.map(|(_, used)| used)), Ok(Some(4104)));
+    }
+
+    /// Goal: a frame that is ended by anything else is refused with RabbitMQ's text.
+    /// Method: printable, unprintable, short and long payloads.
+    #[test]
+    fn wrong_end_is_refused() {
+        check_refused(
+            b"\x01\x00\x01\x00\x00\x00\x02hi\x00",
+            "FRAME_ERROR - type 1, all octets = <<\"hi\">>: {invalid_frame_end_marker,0}",
+        );
+        check_refused(
+            b"\x02\x00\x01\x00\x00\x00\x03\x00\x01\xff\xcd",
+            "FRAME_ERROR - type 2, all octets = <<0,1,255>>: {invalid_frame_end_marker,205}",
+        );
+        check_refused(
+            b"\x03\x00\x01\x00\x00\x00\x11ABCDEFGHIJKLMNOPQ\x01",
+            "FRAME_ERROR - type 3, first 16 octets = <<\"ABCDEFGHIJKLMNOP\">>: {invalid_frame_end_marker,1}",
+        );
+    }
+
+    /// Goal: exactly four kinds are known.
+    /// Method: all 256, with the frame's header alone.
+    #[test]
+    fn unknown_kinds_are_refused() {
+        for kind in 0..=u8::MAX {
+            let header = [kind, 0, 0, 0, 0, 0, 0];
+            if KINDS.iter().any(|known| *known as u8 == kind) {
+                assert_eq!(take_frame(&header, 4096), Ok(None));
+            } else {
+                check_refused(&header, &format!("FRAME_ERROR - type {kind}, all octets = <<>>: unknown_frame"));
+            }
+        }
+    }
+
+    /// Goal: a heartbeat is an empty frame on channel 0 (section 4.2.7).
+    /// Method: take the constant apart.
+    #[test]
+    fn heartbeat_is_a_frame() {
+        let (frame, used) = take_frame(&HEARTBEAT_FRAME, 4096).unwrap().unwrap();
+        assert_eq!(frame, Frame { kind: FrameKind::Heartbeat, channel: 0, payload: &[] });
+        assert_eq!(used, HEARTBEAT_FRAME.len());
+    }
+
+    /// Goal: two versions are accepted; anything else is refused at its first wrong octet (section 4.2.2).
+    /// Method: both headers, all their prefixes, and both with each of their octets changed.
+    #[test]
+    fn protocol_header_is_refused_early() {
+        for header in [SUPPORTED_HEADER, *b"AMQP\x01\x01\x00\x09"] {
+            for end in 0..header.len() {
+                assert_eq!(protocol_header(&header[..end]), HeaderCheck::Incomplete);
+                let mut wrong = header[..=end].to_vec();
+                wrong[end] ^= 0x40;
+                assert_eq!(protocol_header(&wrong), HeaderCheck::Unsupported);
+            }
+            assert_eq!(protocol_header(&[&header[..], b"more"].concat()), HeaderCheck::Accepted);
+        }
+        for other in [b"AMQP\x03\x01\x00\x00", b"AMQP\x00\x00\x09\x02", b"AMQP\x00\x01\x00\x09", b"GET / HT"] {
+            assert_eq!(protocol_header(other), HeaderCheck::Unsupported);
+        }
+    }
 }

@@ -323,3 +323,178 @@ pub fn peek_publish(payload: &[u8]) -> Option<basic::Publish<'_>> {
     let &[bits] = rest else { return None };
     Some(basic::Publish { exchange, routing_key, mandatory: bits & 1 != 0, immediate: bits & 2 != 0 })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Method, MethodFault, TABLE, basic, channel, connection, peek_publish, queue};
+    use crate::protocol::exception::ConnectionException;
+    use crate::protocol::field_value::arbitrary;
+    use crate::protocol::frame::{FrameKind, take_frame};
+    use crate::protocol::wire::{TRAILING, TRUNCATED};
+    use proptest::prelude::*;
+
+    /// Appends random arguments as the specification lays them out, without the code that is tested.
+    fn arguments(table: &[(bool, &'static str)], octet: &mut dyn FnMut() -> u8, field_table: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        // The mask of the next bit in the last octet.
+        let mut mask = 0;
+        for &(is_reserved, kind) in table {
+            let mut next = || if is_reserved { 0 } else { octet() };
+            if kind == "bit" {
+                if mask == 0 || mask > 128 {
+                    out.push(0);
+                    mask = 1;
+                }
+                *out.last_mut().unwrap() |= if next() & 1 == 1 { u8::try_from(mask).unwrap() } else { 0 };
+                mask <<= 1;
+                continue;
+            }
+            mask = 0_u16;
+            let string_octets = usize::from(next());
+            let octets = match kind {
+                "octet" => 1,
+                "short" => 2,
+                "long" => 4,
+                "longlong" => 8,
+                "short_string" => {
+                    out.push(u8::try_from(string_octets).unwrap());
+                    string_octets
+                }
+                "long_string" => {
+                    out.extend(u32::try_from(string_octets).unwrap().to_be_bytes());
+                    string_octets
+                }
+                "table" => {
+                    out.extend(u32::try_from(field_table.len()).unwrap().to_be_bytes());
+                    out.extend(field_table);
+                    0
+                }
+                _ => unreachable!("no such type: {kind}"),
+            };
+            out.extend(std::iter::repeat_with(next).take(octets));
+        }
+        out
+    }
+
+    proptest! {
+        /// Goal: every method returns from the wire as it was; cut or with an octet more it is malformed.
+        /// Method: for each line of the table random arguments, laid out by the test itself; decode, encode, compare.
+        #[test]
+        fn methods_return(octets in prop::collection::vec(any::<u8>(), 1..400), table in arbitrary::table()) {
+            let mut octets = octets.iter().copied().cycle();
+            let field_table = table.to_octets();
+            for &(class_id, method_id, name, layout) in TABLE {
+                let mut payload = [class_id.to_be_bytes(), method_id.to_be_bytes()].concat();
+                payload.extend(arguments(layout, &mut || octets.next().unwrap(), &field_table));
+                let method = Method::decode(&payload).unwrap();
+                prop_assert_eq!((method.ids(), method.name()), ((class_id, method_id), name));
+                let mut encoded = Vec::new();
+                method.encode(&mut encoded);
+                prop_assert_eq!(&encoded, &payload, "{}", name);
+                prop_assert_eq!(peek_publish(&payload).map(Method::BasicPublish).is_some(), name == "basic.publish");
+                if let Some(publish) = peek_publish(&payload) {
+                    prop_assert_eq!(Method::BasicPublish(publish), method);
+                }
+                for end in 4..payload.len() {
+                    let fault = MethodFault::Malformed { class_id, method_id, fault: TRUNCATED };
+                    prop_assert_eq!(Method::decode(&payload[..end]), Err(fault));
+                    prop_assert_eq!(peek_publish(&payload[..end]), None);
+                }
+                payload.push(0);
+                let fault = MethodFault::Malformed { class_id, method_id, fault: TRAILING };
+                prop_assert_eq!(Method::decode(&payload), Err(fault));
+                prop_assert_eq!(peek_publish(&payload), None);
+            }
+        }
+
+        /// Goal: the fast path and the table agree about any octets.
+        /// Method: random octets behind the ids of basic.publish.
+        #[test]
+        fn fast_path_agrees_with_the_table(octets in prop::collection::vec(0_u8..6, 0..16)) {
+            let payload = [&[0, 60, 0, 40][..], &octets].concat();
+            let decoded = match Method::decode(&payload) {
+                Ok(Method::BasicPublish(publish)) => Some(publish),
+                _ => None,
+            };
+            prop_assert_eq!(peek_publish(&payload), decoded);
+        }
+    }
+
+    /// Goal: the arguments stand in the specification's order, bits from the lowest, reserved ones are zero.
+    /// Method: payloads written by hand.
+    #[test]
+    fn layout_is_that_of_the_specification() {
+        let declare = queue::Declare { queue: b"q", durable: true, no_wait: true, ..Default::default() };
+        let mut out = Vec::new();
+        Method::from(declare).encode(&mut out);
+        assert_eq!(out, b"\x00\x32\x00\x0a\x00\x00\x01q\x12\x00\x00\x00\x00");
+        out.clear();
+        let deliver = basic::Deliver {
+            consumer_tag: b"c",
+            delivery_tag: 258,
+            redelivered: true,
+            exchange: b"e",
+            routing_key: b"key",
+        };
+        Method::from(deliver).encode(&mut out);
+        assert_eq!(out, b"\x00\x3c\x00\x3c\x01c\x00\x00\x00\x00\x00\x00\x01\x02\x01\x01e\x03key");
+        out.clear();
+        Method::from(connection::Open { virtual_host: b"/" }).encode(&mut out);
+        assert_eq!(out, b"\x00\x0a\x00\x28\x01/\x00\x00");
+        out.clear();
+        Method::from(channel::OpenOk).encode(&mut out);
+        assert_eq!(out, b"\x00\x14\x00\x0b\x00\x00\x00\x00");
+    }
+
+    /// Goal: a method is put as one whole frame.
+    /// Method: take the frame again.
+    #[test]
+    fn methods_are_put_as_frames() {
+        let method = Method::from(basic::Ack { delivery_tag: 7, multiple: true });
+        let mut out = b"before".to_vec();
+        method.put(&mut out, 5);
+        let (frame, used) = take_frame(&out[6..], 4096).unwrap().unwrap();
+        assert_eq!((frame.kind, frame.channel, used), (FrameKind::Method, 5, out.len() - 6));
+        assert_eq!(Method::decode(frame.payload), Ok(method));
+    }
+
+    /// Goal: content follows four methods and no others.
+    /// Method: decode each method of the table with all arguments zero.
+    #[test]
+    fn four_methods_carry_content() {
+        let carrying = TABLE.iter().filter_map(|&(class_id, method_id, name, layout)| {
+            let mut payload = [class_id.to_be_bytes(), method_id.to_be_bytes()].concat();
+            payload.extend(arguments(layout, &mut || 0, &[]));
+            Method::decode(&payload).unwrap().carries_content().then_some(name)
+        });
+        let names: Vec<_> = carrying.collect();
+        assert_eq!(names, ["basic.publish", "basic.return", "basic.deliver", "basic.get-ok"]);
+    }
+
+    fn check(payload: &[u8], code: u16, text: &str) {
+        let exception = ConnectionException::from(Method::decode(payload).unwrap_err());
+        assert_eq!((exception.code.code(), exception.text.as_str()), (code, text));
+    }
+
+    /// Goal: what is not a method closes the connection, with 540 where it is unknown and 502 where it is malformed.
+    /// Method: one of each, and payloads too short for the ids.
+    #[test]
+    fn faults_close_the_connection() {
+        check(&[0, 60, 0, 99], 540, "NOT_IMPLEMENTED - unknown method 60,99");
+        check(&[0, 99, 0, 10, 1, 2], 540, "NOT_IMPLEMENTED - unknown method 99,10");
+        let text = "SYNTAX_ERROR - malformed arguments of method 60,80: the octets end within a value";
+        check(&[0, 60, 0, 80, 0], 502, text);
+        let text = "SYNTAX_ERROR - malformed arguments of method 0,0: the octets end within a value";
+        check(&[0, 60, 0], 502, text);
+        assert_eq!(Method::decode(&[0, 60, 0, 99]).unwrap_err().ids(), (60, 99));
+    }
+
+    /// Goal: ids are unique, and every name begins with its class.
+    /// Method: compare neighbours in the table, which is in the order of ids within each class.
+    #[test]
+    fn table_is_in_order() {
+        for pair in TABLE.windows(2) {
+            assert!((pair[0].0, pair[0].1) < (pair[1].0, pair[1].1), "{} before {}", pair[0].2, pair[1].2);
+        }
+    }
+}

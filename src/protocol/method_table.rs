@@ -254,6 +254,15 @@ macro_rules! methods {
             $($( $(#[$doc])* $variant($class::$name $(<$life>)?), )*)*
         }
 
+        /// The table itself: class id, method id, name, and of each argument whether it is reserved, and its type.
+        #[cfg(test)]
+        const TABLE: &[(u16, u16, &str, &[(bool, &str)])] = &[$($(
+            ($class_id, $method_id, $full_name, &[
+                $( $((true, stringify!($before)),)* (false, stringify!($kind)), )*
+                $( $((true, stringify!($behind)),)+ )?
+            ]),
+        )*)*];
+
         impl<'a> Method<'a> {
             #[inline]
             fn decode_arguments(

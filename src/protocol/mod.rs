@@ -11,6 +11,8 @@
 //! * [`content`]: header and body frames on their way out
 //! * [`reply_code`], [`exception`]: how a peer is told what was wrong
 
+#![allow(clippy::doc_markdown, reason = "RabbitMQ is a name, not code")]
+
 pub mod content;
 pub mod exception;
 pub mod field_table;

@@ -243,3 +243,146 @@ properties! {
     /// Reserved.
     cluster_id: &'a [u8], CLUSTER_ID, short_string, put_short_string;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        NO_PROPERTIES, Properties, content_header, delivery_mode, expiration, flags, headers, priority, property_flags,
+    };
+    use crate::protocol::field_table::TableRef;
+    use crate::protocol::field_value::arbitrary;
+    use crate::protocol::wire::{SyntaxFault, TRAILING, TRUNCATED};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    /// A header frame's payload with these properties.
+    fn payload_of(properties: &[u8], body_size: u64) -> Vec<u8> {
+        [&[0, 60, 0, 0][..], &body_size.to_be_bytes(), properties].concat()
+    }
+
+    /// Properties with any selection of values.
+    #[derive(Clone, Debug)]
+    struct Owned {
+        present: u16,
+        strings: Vec<Vec<u8>>,
+        headers: Vec<u8>,
+        octets: (u8, u8),
+        timestamp: u64,
+    }
+
+    fn owned() -> impl Strategy<Value = Owned> {
+        // Few flags as often as many.
+        let present = (any::<u16>(), any::<u16>(), any::<bool>()).prop_map(|(a, b, few)| if few { a & b } else { a });
+        (present, vec(vec(any::<u8>(), 0..30), 10), arbitrary::table(), any::<(u8, u8)>(), any::<u64>()).prop_map(
+            |(present, strings, table, octets, timestamp)| Owned {
+                present,
+                strings,
+                headers: table.to_octets(),
+                octets,
+                timestamp,
+            },
+        )
+    }
+
+    impl Owned {
+        fn view(&self) -> Properties<'_> {
+            let string = |flag, place: usize| (self.present & flag != 0).then(|| &self.strings[place][..]);
+            Properties {
+                content_type: string(flags::CONTENT_TYPE, 0),
+                content_encoding: string(flags::CONTENT_ENCODING, 1),
+                headers: (self.present & flags::HEADERS != 0).then(|| TableRef::new(&self.headers).unwrap()),
+                delivery_mode: (self.present & flags::DELIVERY_MODE != 0).then_some(self.octets.0),
+                priority: (self.present & flags::PRIORITY != 0).then_some(self.octets.1),
+                correlation_id: string(flags::CORRELATION_ID, 2),
+                reply_to: string(flags::REPLY_TO, 3),
+                expiration: string(flags::EXPIRATION, 4),
+                message_id: string(flags::MESSAGE_ID, 5),
+                timestamp: (self.present & flags::TIMESTAMP != 0).then_some(self.timestamp),
+                kind: string(flags::TYPE, 6),
+                user_id: string(flags::USER_ID, 7),
+                app_id: string(flags::APP_ID, 8),
+                cluster_id: string(flags::CLUSTER_ID, 9),
+            }
+        }
+    }
+
+    proptest! {
+        /// Goal: all selections of properties return as they were; what is read out singly is what is read out at once;
+        /// cut or with an octet more they are a fault.
+        /// Method: random properties through both decoders.
+        #[test]
+        fn properties_return(owned in owned(), body_size: u64) {
+            let properties = owned.view();
+            let mut raw = Vec::new();
+            properties.encode(&mut raw);
+            prop_assert_eq!(Properties::decode(&raw), Ok(properties));
+            prop_assert_eq!(property_flags(&raw), owned.present & !flags::UNKNOWN);
+            prop_assert_eq!(delivery_mode(&raw), properties.delivery_mode);
+            prop_assert_eq!(priority(&raw), properties.priority);
+            prop_assert_eq!(expiration(&raw), properties.expiration);
+            prop_assert_eq!(headers(&raw), properties.headers);
+
+            let mut payload = payload_of(&raw, body_size);
+            let header = content_header(&payload).unwrap();
+            prop_assert_eq!((header.class_id, header.body_size, header.properties), (60, body_size, &raw[..]));
+            for end in 0..payload.len() {
+                prop_assert_eq!(content_header(&payload[..end]), Err(TRUNCATED));
+            }
+            payload.push(0);
+            prop_assert_eq!(content_header(&payload), Err(TRAILING));
+            raw.push(0);
+            prop_assert_eq!(Properties::decode(&raw), Err(TRAILING));
+        }
+
+        /// Goal: both decoders agree about any octets.
+        /// Method: random flags and small octets behind them.
+        #[test]
+        fn decoders_agree(flag_word: u16, list in vec(0_u8..4, 0..24)) {
+            let raw = [&flag_word.to_be_bytes()[..], &list].concat();
+            let payload = payload_of(&raw, 0);
+            let header = content_header(&payload).map(|_| ());
+            prop_assert_eq!(header, Properties::decode(&raw).map(|_| ()));
+        }
+    }
+
+    fn check(properties: &[u8], expected: Result<(), SyntaxFault>) {
+        assert_eq!(content_header(&payload_of(properties, 0)).map(|_| ()), expected, "{properties:?}");
+        assert_eq!(Properties::decode(properties).map(|_| ()), expected, "{properties:?}");
+    }
+
+    /// Goal: the list is in the order of the flags, and its length is exact.
+    /// Method: lists written by hand, on both sides of their length.
+    #[test]
+    fn lists_fill_the_payload_exactly() {
+        check(NO_PROPERTIES, Ok(()));
+        check(&[0, 0, 0], Err(TRAILING));
+        check(&[0x18, 0, 2], Err(TRUNCATED));
+        check(&[0x18, 0, 2, 9], Ok(()));
+        check(&[0x18, 0, 2, 9, 0], Err(TRAILING));
+        check(&[0x10, 0x40, 2, 0, 0, 0, 0, 0, 0, 0], Err(TRUNCATED));
+        check(&[0x10, 0x40, 2, 0, 0, 0, 0, 0, 0, 0, 1], Ok(()));
+        let properties = Properties::decode(&[0x98, 0, 1, b'x', 2, 9]).unwrap();
+        let expected =
+            Properties { content_type: Some(b"x"), delivery_mode: Some(2), priority: Some(9), ..Default::default() };
+        assert_eq!(properties, expected);
+    }
+
+    /// Goal: flags without a property are refused, also the one that announces more flags (section 4.2.6.1).
+    /// Method: each of both, alone and with the next flag word.
+    #[test]
+    fn unknown_flags_are_refused() {
+        let unknown = Err(SyntaxFault("unknown property flags"));
+        check(&[0, 1], unknown);
+        check(&[0, 1, 0, 0], unknown);
+        check(&[0, 2], unknown);
+        check(&[0x10, 1, 2], unknown);
+    }
+
+    /// Goal: the headers are looked into before the message is passed on.
+    /// Method: a table with an unknown type.
+    #[test]
+    fn malformed_headers_are_refused() {
+        check(&[0x20, 0, 0, 0, 0, 3, 1, b'n', b'V'], Ok(()));
+        check(&[0x20, 0, 0, 0, 0, 3, 1, b'n', b'?'], Err(SyntaxFault("unknown field type in a table")));
+    }
+}
