@@ -3,4 +3,5 @@
 pub mod definitions;
 pub mod limits;
 pub mod message;
+pub mod protocol;
 pub mod queue;

@@ -13,6 +13,7 @@
 mod blocks;
 mod bodies;
 pub mod consumers;
+pub mod dead_letter;
 mod expiry;
 #[cfg(test)]
 mod model;
