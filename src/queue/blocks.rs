@@ -35,13 +35,18 @@ impl Place {
         Place(u64::from(block) << 32 | offset as u64 | if body_beside { Self::BODY_BESIDE } else { 0 })
     }
 
+    /// Some place, other ones for other numbers.
+    #[cfg(test)]
+    pub fn of_test(number: u64) -> Place {
+        Place(number)
+    }
+
     #[inline]
     fn block(self) -> usize {
         (self.0 >> 32) as usize
     }
 
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the offset has 30 bits")]
     fn offset(self) -> usize {
         (self.0 & Self::OFFSET) as usize
     }

@@ -196,13 +196,9 @@ impl<T> Consumers<T> {
         self.consumer(key).map(|consumer| &consumer.settings)
     }
 
-    /// What is left of a consumer's credit; the outer `None` where it left, the inner one where there is no limit.
-    pub fn credit(&self, key: ConsumerKey) -> Option<Option<u32>> {
-        self.consumer(key).map(|consumer| consumer.credit)
-    }
-
     /// Who gets the next message, and whether it acknowledges. Spends one credit and passes the turn on.
     #[inline]
+    #[expect(clippy::should_implement_trait, reason = "what it gives borrows from it, which no iterator may")]
     pub fn next(&mut self) -> Option<(ConsumerKey, &T, bool)> {
         let group = self.first_ready_group()?;
         let index = self.groups[group].turn;
@@ -378,5 +374,209 @@ impl<T> Consumers<T> {
     fn link(&mut self, before: u32, after: u32) {
         self.member_mut(before).after = after;
         self.member_mut(after).before = before;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ACKNOWLEDGING: ConsumerSettings =
+        ConsumerSettings { priority: 0, exclusive: false, acknowledges: true, credit: None };
+
+    fn with_priority(priority: i32) -> ConsumerSettings {
+        ConsumerSettings { priority, ..ACKNOWLEDGING }
+    }
+
+    fn with_credit(credit: u32) -> ConsumerSettings {
+        ConsumerSettings { credit: Some(credit), ..ACKNOWLEDGING }
+    }
+
+    fn next(consumers: &mut Consumers<char>) -> Option<char> {
+        let peeked = consumers.peek_next().map(|(key, &name, _)| (key, name));
+        let next = consumers.next().map(|(key, &name, _)| (key, name));
+        assert_eq!(peeked, next, "what peek shows is what comes");
+        next.map(|(_, name)| name)
+    }
+
+    fn turns(consumers: &mut Consumers<char>, count: usize) -> String {
+        (0..count).filter_map(|_| next(consumers)).collect()
+    }
+
+    /// Goal: equals take turns; a newcomer comes last; who leaves is left out.
+    /// Method: three consumers, one added and one removed in between.
+    #[test]
+    fn equals_take_turns() {
+        let mut consumers = Consumers::new(false);
+        assert_eq!(next(&mut consumers), None);
+        consumers.add('a', ACKNOWLEDGING);
+        let b = consumers.add('b', ACKNOWLEDGING);
+        assert_eq!(turns(&mut consumers, 3), "aba");
+        consumers.add('c', ACKNOWLEDGING);
+        assert_eq!(turns(&mut consumers, 6), "bacbac");
+        assert_eq!(consumers.remove(b), Some('b'));
+        assert_eq!((consumers.remove(b), consumers.get(b), consumers.len()), (None, None, 2));
+        assert_eq!(turns(&mut consumers, 4), "acac");
+        let reused = consumers.add('d', ACKNOWLEDGING);
+        assert_eq!(reused.slot, b.slot);
+        assert_ne!(reused, b, "a key is not reused");
+        consumers.suspend(b);
+        assert_eq!(turns(&mut consumers, 3), "acd", "an old key changes nothing");
+    }
+
+    /// Goal: credit is spent and restored; only who acknowledges has any.
+    /// Method: two consumers with credit, one without acknowledgements and a credit that means nothing.
+    #[test]
+    fn credit_is_spent_and_restored() {
+        let mut consumers = Consumers::new(false);
+        let a = consumers.add('a', with_credit(1));
+        let b = consumers.add('b', with_credit(2));
+        assert_eq!(turns(&mut consumers, 9), "abb");
+        consumers.restore(a, 2);
+        assert_eq!(turns(&mut consumers, 9), "aa");
+        consumers.set_credit(b, None);
+        assert_eq!(turns(&mut consumers, 3), "bbb");
+        consumers.set_credit(b, Some(0));
+        assert_eq!(next(&mut consumers), None);
+        consumers.add('c', ConsumerSettings { acknowledges: false, ..with_credit(1) });
+        assert_eq!(turns(&mut consumers, 3), "ccc");
+    }
+
+    /// Goal: the highest priority comes first, the lower ones where it cannot take a message.
+    /// Method: 200 priorities (more than one word of the table), each with credit for one message.
+    #[test]
+    fn the_highest_priority_comes_first() {
+        let mut consumers = Consumers::new(false);
+        let priorities: Vec<i32> = (0..200).map(|number| number * 77 % 200 - 100).collect();
+        for &priority in &priorities {
+            consumers.add(priority, ConsumerSettings { priority, ..with_credit(1) });
+        }
+        let mut expected = priorities;
+        expected.sort_unstable_by(|left, right| right.cmp(left));
+        let served: Vec<i32> = std::iter::from_fn(|| consumers.next().map(|(_, &priority, _)| priority)).collect();
+        assert_eq!(served, expected);
+        let keys: Vec<_> = consumers.iter().map(|(key, &priority)| (key, priority)).collect();
+        for &(key, priority) in keys.iter().filter(|(_, priority)| priority % 2 == 0) {
+            assert_eq!(consumers.remove(key), Some(priority));
+        }
+        for &(key, _) in &keys {
+            consumers.restore(key, 1);
+        }
+        let served: Vec<i32> = std::iter::from_fn(|| consumers.next().map(|(_, &priority, _)| priority)).collect();
+        expected.retain(|priority| priority % 2 != 0);
+        assert_eq!(served, expected);
+    }
+
+    /// Goal: with a single active consumer all messages go to one; the next is the one of the highest priority, and
+    /// among those the one that waits longest.
+    /// Method: remove the active one, twice; suspend it in between.
+    #[test]
+    fn a_single_active_consumer_is_followed_by_the_next_in_line() {
+        let mut consumers = Consumers::new(true);
+        let a = consumers.add('a', ACKNOWLEDGING);
+        consumers.add('b', ACKNOWLEDGING);
+        let c = consumers.add('c', with_priority(5));
+        consumers.add('d', with_priority(5));
+        assert_eq!(turns(&mut consumers, 2), "aa", "a higher priority does not take over");
+        consumers.suspend(a);
+        assert_eq!(next(&mut consumers), None, "the others wait");
+        consumers.remove(a);
+        assert_eq!(consumers.active(), Some(c));
+        assert_eq!(turns(&mut consumers, 2), "cc");
+        consumers.remove(c);
+        assert_eq!(turns(&mut consumers, 2), "dd");
+    }
+
+    /// Goal: exclusive consumers are known as long as they are there.
+    /// Method: add and remove one beside another.
+    #[test]
+    fn exclusive_consumers_are_known() {
+        let mut consumers = Consumers::new(false);
+        consumers.add('a', ACKNOWLEDGING);
+        assert!(!consumers.has_exclusive());
+        let b = consumers.add('b', ConsumerSettings { exclusive: true, ..ACKNOWLEDGING });
+        assert!(consumers.has_exclusive());
+        consumers.remove(b);
+        assert!(!consumers.has_exclusive());
+    }
+
+    /// A consumer of the model: its number, its priority, its credit, whether it is suspended.
+    struct Naive {
+        key: ConsumerKey,
+        priority: i32,
+        credit: u32,
+        is_suspended: bool,
+    }
+
+    /// The consumers in the order of their turns, not the ready ones only.
+    fn next_of(model: &mut [Naive], turns: &mut Vec<ConsumerKey>) -> Option<ConsumerKey> {
+        let can_take = |naive: &&mut Naive| naive.credit > 0 && !naive.is_suspended;
+        let highest = model.iter_mut().filter(can_take).map(|naive| naive.priority).max()?;
+        turns.retain(|key| model.iter().any(|naive| naive.key == *key));
+        let of_key = |key: &ConsumerKey| model.iter().position(|naive| naive.key == *key).expect("it is there");
+        let place = turns.iter().position(|key| {
+            let naive = &model[of_key(key)];
+            naive.priority == highest && naive.credit > 0 && !naive.is_suspended
+        })?;
+        let key = turns.remove(place);
+        turns.push(key);
+        let index = of_key(&key);
+        model[index].credit -= 1;
+        Some(key)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Goal: whoever is next is what a search through all of them finds.
+        /// Method: random adding, removing, suspending, resuming, restoring and taking turns. Who becomes ready comes
+        /// last in line, in the model too.
+        #[test]
+        fn the_next_consumer_is_the_models(steps in prop::collection::vec((0_u8..8, any::<u16>(), 0_u32..3), 1..200)) {
+            let mut consumers = Consumers::new(false);
+            let (mut model, mut turns) = (Vec::<Naive>::new(), Vec::new());
+            for (step, pick, number) in steps {
+                let picked = (!model.is_empty()).then(|| usize::from(pick) % model.len());
+                let was_ready = |naive: &Naive| naive.credit > 0 && !naive.is_suspended;
+                match (step, picked) {
+                    (0, _) => {
+                        let priority = i32::from(pick % 5);
+                        let settings = ConsumerSettings { priority, ..with_credit(number) };
+                        let key = consumers.add((), settings);
+                        model.push(Naive { key, priority, credit: number, is_suspended: false });
+                        turns.push(key);
+                    }
+                    (1, Some(index)) => assert!(consumers.remove(model.remove(index).key).is_some()),
+                    (2..=4, Some(index)) => {
+                        let naive = &mut model[index];
+                        let before = was_ready(naive);
+                        match step {
+                            2 => {
+                                consumers.suspend(naive.key);
+                                naive.is_suspended = true;
+                            }
+                            3 => {
+                                consumers.resume(naive.key);
+                                naive.is_suspended = false;
+                            }
+                            _ => {
+                                consumers.restore(naive.key, number);
+                                naive.credit += number;
+                            }
+                        }
+                        if was_ready(naive) && !before {
+                            turns.retain(|key| *key != naive.key);
+                            turns.push(naive.key);
+                        }
+                    }
+                    _ => {
+                        let next = consumers.next().map(|(key, (), _)| key);
+                        assert_eq!(next, next_of(&mut model, &mut turns));
+                    }
+                }
+                assert_eq!(consumers.len(), model.len());
+            }
+        }
     }
 }

@@ -230,12 +230,11 @@ impl Queue {
             return None;
         }
         let level = self.levels.top();
-        let (position, redelivered, record) = match level.requeued.first_key_value() {
-            Some((&position, &place)) => (position, place.is_redelivered(), self.store.record(place)),
-            None => {
-                let record = self.store.front(&level.chain);
-                (self.position_of_chain_front(level, record), false, record)
-            }
+        let (position, redelivered, record) = if let Some((&position, &place)) = level.requeued.first_key_value() {
+            (position, place.is_redelivered(), self.store.record(place))
+        } else {
+            let record = self.store.front(&level.chain);
+            (self.position_of_chain_front(level, record), false, record)
         };
         Some(Front {
             position,

@@ -187,7 +187,7 @@ fn options() -> impl Strategy<Value = QueueOptions> {
 fn message(number: u64, octets: usize) -> Message {
     let mut body = number.to_le_bytes().to_vec();
     body.resize(octets, number.to_le_bytes()[0]);
-    let properties = if number % 2 == 0 { &[0, 0][..] } else { &[0x10, 0, 2] };
+    let properties = if number.is_multiple_of(2) { &[0, 0][..] } else { &[0x10, 0, 2] };
     let routing_key = format!("key.{number}");
     let view = MessageView {
         exchange: &b"exchange"[..usize::try_from(number % 8).expect("below 8")],
@@ -277,7 +277,7 @@ impl Pair {
                 model.ready.clear();
             }
             Step::Acknowledge { .. } | Step::Requeue { .. } | Step::Reject(_) => {
-                self.settle(step, &mut dead, &mut expected)
+                self.settle(step, &mut dead, &mut expected);
             }
         }
         assert_eq!(died, expected);
@@ -357,7 +357,7 @@ impl Pair {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Goal: the queue does what the model does, whatever is asked of it, in whatever order.
     /// Method: random steps on both with random options; counts, front, deaths and outstanding messages are compared

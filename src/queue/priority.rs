@@ -23,7 +23,7 @@ impl Level {
 
 /// All levels up to the highest one used, and the highest one that has a ready message.
 pub(super) struct Levels {
-    levels: Vec<Level>,
+    by_priority: Vec<Level>,
     /// One bit for each level that has a ready message. Not kept while there is only the level 0.
     occupied: [u64; 4],
     /// The highest level that has a ready message; any one where there is none.
@@ -32,7 +32,7 @@ pub(super) struct Levels {
 
 impl Levels {
     pub fn new() -> Levels {
-        let mut levels = Levels { levels: vec![], occupied: [0; 4], top: 0 };
+        let mut levels = Levels { by_priority: vec![], occupied: [0; 4], top: 0 };
         levels.grow(0);
         levels
     }
@@ -40,38 +40,38 @@ impl Levels {
     /// Adds the levels up to that of `priority`.
     #[cold]
     fn grow(&mut self, priority: u8) {
-        if self.levels.len() == 1 && !self.levels[0].is_empty() {
+        if self.by_priority.len() == 1 && !self.by_priority[0].is_empty() {
             self.occupied[0] = 1;
         }
         let length = usize::from(priority) + 1;
-        self.levels.resize_with(length, || Level { requeued: BTreeMap::new(), chain: Chain::new() });
+        self.by_priority.resize_with(length, || Level { requeued: BTreeMap::new(), chain: Chain::new() });
     }
 
     /// The level that the next message comes from, if there is one.
     #[inline]
     pub fn top(&self) -> &Level {
-        &self.levels[usize::from(self.top)]
+        &self.by_priority[usize::from(self.top)]
     }
 
     /// The level that the next message comes from, for taking it; [`Levels::note_removed`] follows.
     #[inline]
     pub fn top_mut(&mut self) -> &mut Level {
-        &mut self.levels[usize::from(self.top)]
+        &mut self.by_priority[usize::from(self.top)]
     }
 
     /// The level of `priority`, for adding to it; [`Levels::note_added`] follows where the message stays.
     #[inline]
     pub fn level_mut(&mut self, priority: u8) -> &mut Level {
-        if usize::from(priority) >= self.levels.len() {
+        if usize::from(priority) >= self.by_priority.len() {
             self.grow(priority);
         }
-        &mut self.levels[usize::from(priority)]
+        &mut self.by_priority[usize::from(priority)]
     }
 
     /// The level of `priority` has got a ready message.
     #[inline]
     pub fn note_added(&mut self, priority: u8) {
-        if self.levels.len() > 1 {
+        if self.by_priority.len() > 1 {
             self.occupied[usize::from(priority / 64)] |= 1 << (priority % 64);
             if priority > self.top || self.top().is_empty() {
                 self.top = priority;
@@ -82,7 +82,7 @@ impl Levels {
     /// The top level has lost a ready message.
     #[inline]
     pub fn note_removed(&mut self) {
-        if self.levels.len() > 1 && self.top().is_empty() {
+        if self.by_priority.len() > 1 && self.top().is_empty() {
             self.lower_top();
         }
     }
@@ -98,7 +98,7 @@ impl Levels {
 
     /// The memory held by the levels themselves. Constant time.
     pub fn octets_held(&self) -> u64 {
-        (self.levels.capacity() * size_of::<Level>()) as u64
+        (self.by_priority.capacity() * size_of::<Level>()) as u64
     }
 }
 

@@ -98,16 +98,16 @@ impl Unacknowledged {
     /// Takes a message out. `None` where the position is not outstanding.
     #[inline]
     pub fn take(&mut self, position: Position) -> Option<Place> {
-        if let Some(offset) = position.checked_sub(self.first) {
-            if let Some(slot) = self.ring.get_mut(index(offset)) {
-                let place = std::mem::replace(slot, Place::NONE);
-                if place != Place::NONE {
-                    self.ring_count -= 1;
-                    if offset == 0 {
-                        self.drop_settled();
-                    }
-                    return Some(place);
+        if let Some(offset) = position.checked_sub(self.first)
+            && let Some(slot) = self.ring.get_mut(index(offset))
+        {
+            let place = std::mem::replace(slot, Place::NONE);
+            if place != Place::NONE {
+                self.ring_count -= 1;
+                if offset == 0 {
+                    self.drop_settled();
                 }
+                return Some(place);
             }
         }
         if self.scattered.is_empty() { None } else { self.take_scattered(position) }
@@ -146,4 +146,62 @@ impl Unacknowledged {
 #[inline]
 fn index(offset: u64) -> usize {
     usize::try_from(offset).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Goal: what was inserted is found once, whatever the order of the positions and the gaps between them.
+        /// Method: random runs of positions, near and far, forwards and from below, against an ordered map; takes of
+        /// outstanding positions, from either end or the middle, and of others.
+        #[test]
+        fn it_is_a_map(steps in prop::collection::vec((0_u8..4, any::<u16>(), 1_u64..100), 1..300)) {
+            let mut unacknowledged = Unacknowledged::default();
+            let mut model = BTreeMap::new();
+            let mut next = 1000;
+            for (step, pick, run) in steps {
+                match step {
+                    0 | 1 => {
+                        let gap = if pick % 16 == 0 { u64::from(pick) } else { u64::from(pick) % (GAP_MAX + 2) };
+                        // One of eight runs goes to positions from below, which are vacant or else skipped.
+                        let start = if pick % 8 == 7 { u64::from(pick) % next } else { next + gap };
+                        for position in start..start + run {
+                            let place = Place::of_test(position);
+                            if model.insert(position, place).is_none() {
+                                unacknowledged.insert(position, place);
+                            }
+                        }
+                        next = next.max(start + run);
+                    }
+                    2 => {
+                        for _ in 0..run {
+                            let Some((&position, _)) = model.first_key_value() else { break };
+                            assert!(unacknowledged.take(position) == model.remove(&position));
+                        }
+                    }
+                    _ => {
+                        for step in 0..run {
+                            let wanted = u64::from(pick) * step % next;
+                            let position = model.range(wanted..).next().map_or(wanted, |(&position, _)| position);
+                            assert!(unacknowledged.get(position) == model.get(&position).copied());
+                            assert!(unacknowledged.take(position) == model.remove(&position));
+                            assert!(unacknowledged.take(position).is_none());
+                        }
+                    }
+                }
+                assert_eq!(unacknowledged.len(), model.len());
+            }
+            for (position, place) in model {
+                assert!(unacknowledged.take(position) == Some(place));
+            }
+            let retained = (CAPACITY_RETAINED * 3 * size_of::<(Position, Place)>()) as u64;
+            assert!(unacknowledged.octets_held() <= retained, "{} octets", unacknowledged.octets_held());
+        }
+    }
 }
