@@ -8,7 +8,7 @@ use super::{
 use crate::{
     connection::{Awaiting, Capabilities, Channel, ChannelSlot, Connection, Pause, Phase, Then, handshake},
     definitions::{Name, User},
-    limits::{CHANNELS_MAX, FRAME_OCTETS_MAX, FRAME_OCTETS_MIN, HEARTBEAT_SECONDS_DEFAULT},
+    limits::{CHANNELS_MAX, CLOSE_MILLIS_MAX, FRAME_OCTETS_MAX, FRAME_OCTETS_MIN, HEARTBEAT_SECONDS_DEFAULT},
     protocol::{
         exception::{ConnectionException, Exception},
         field_table::{TableRef, ValueRef},
@@ -222,8 +222,10 @@ impl Shard {
 
     /// The connection is over once its output is written.
     pub(super) fn end_connection(&mut self, slot: u32) {
+        let deadline = self.now + CLOSE_MILLIS_MAX;
         if let Some(connection) = self.connections.get_mut(slot) {
             connection.phase = Phase::Closed;
+            connection.deadline = Some(deadline);
             self.connections.mark_dirty(slot);
         }
     }

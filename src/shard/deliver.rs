@@ -47,6 +47,7 @@ impl Shard {
             let expires_at = self.now.saturating_add(ttl);
             attributes.expires_at = Some(attributes.expires_at.map_or(expires_at, |own| own.min(expires_at)));
         }
+        let expires = attributes.expires_at.is_some();
         if cell.queue.is_empty() {
             let Self { connections, outboxes, index, .. } = self;
             if let Some(picked) = pick(cell, connections, *index) {
@@ -76,6 +77,9 @@ impl Shard {
         });
         if cell.consumers.peek_next().is_some() {
             queues.mark_runnable(slot);
+        }
+        if expires {
+            queues.mark_timed(slot);
         }
         queues.account(slot);
         matches!(taken, Enqueued::Accepted)

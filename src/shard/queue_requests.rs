@@ -98,7 +98,6 @@ impl Shard {
             return;
         }
         let key = cell.consumers.add(home, settings);
-        cell.had_consumers = true;
         self.queues.mark_runnable(slot);
         self.answer(from, QueueReply::Consuming(key, handle));
     }

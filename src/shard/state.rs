@@ -100,8 +100,8 @@ pub struct QueueCell {
     pub consumers: Consumers<ConsumerHome>,
     /// Whether it is in the list of queues that may have deliveries to make.
     pub is_runnable: bool,
-    /// Whether it ever had a consumer.
-    pub had_consumers: bool,
+    /// Whether it is in the list of queues that something happens to when time passes.
+    is_timed: bool,
     /// When it was last used, for `x-expires`.
     pub used_at: u64,
     accounted_octets: u64,
@@ -115,6 +115,8 @@ pub(super) struct Queues {
     by_id: QueueSlots,
     /// Those that may have deliveries to make, each once.
     pub runnable: Vec<u32>,
+    /// Those that something happens to when time passes; may name one that has changed hands twice.
+    timed: Vec<u32>,
     /// Memory of their messages, in octets.
     pub octets_held: u64,
 }
@@ -127,7 +129,7 @@ impl Queues {
             queue: Queue::new(options),
             consumers,
             is_runnable: false,
-            had_consumers: false,
+            is_timed: false,
             used_at: now,
             accounted_octets: 0,
             definition,
@@ -139,6 +141,9 @@ impl Queues {
         self.by_id.insert(cell.definition.id, slot);
         self.cells[slot as usize] = Some(Box::new(cell));
         self.account(slot);
+        if self.get(slot).is_some_and(|cell| cell.definition.options.expires_millis.is_some()) {
+            self.mark_timed(slot);
+        }
         slot
     }
 
@@ -158,8 +163,26 @@ impl Queues {
         self.by_id.get(&id).copied()
     }
 
-    pub fn slots(&self) -> Vec<u32> {
-        self.by_id.values().copied().collect()
+    /// The queues that something happens to when time passes; those that it no longer does are forgotten.
+    pub fn timed(&mut self) -> Vec<u32> {
+        let Self { cells, timed, .. } = self;
+        timed.retain(|slot| {
+            let Some(cell) = cells[*slot as usize].as_deref_mut() else { return false };
+            cell.is_timed = cell.definition.options.expires_millis.is_some() || cell.queue.next_expiry().is_some();
+            cell.is_timed
+        });
+        timed.clone()
+    }
+
+    /// Notes that a queue holds messages that expire.
+    #[inline]
+    pub fn mark_timed(&mut self, slot: u32) {
+        if let Some(cell) = self.cells[slot as usize].as_deref_mut()
+            && !cell.is_timed
+        {
+            cell.is_timed = true;
+            self.timed.push(slot);
+        }
     }
 
     #[inline]

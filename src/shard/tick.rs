@@ -9,16 +9,20 @@ use crate::{
     },
 };
 
+/// Connections are looked at once in so many ticks: heartbeats are whole seconds.
+const TICKS_PER_CONNECTION_CHECK: u64 = 5;
 /// Why publishers are told to wait.
 const LOW_ON_MEMORY: &[u8] = b"low on memory";
 
 impl Shard {
-    /// Does what is due. To be called about ten times a second.
-    pub fn handle_tick(&mut self) {
-        for slot in self.connections.slots() {
-            self.tick_connection(slot);
+    /// Does what is due. To be called about ten times a second, with the number of the call.
+    pub fn handle_tick(&mut self, number: u64) {
+        if number.is_multiple_of(TICKS_PER_CONNECTION_CHECK) {
+            for slot in self.connections.slots() {
+                self.tick_connection(slot);
+            }
         }
-        for slot in self.queues.slots() {
+        for slot in self.queues.timed() {
             self.expire(slot);
             self.retire_if_unused(slot);
         }
@@ -29,10 +33,8 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         connection.output.shrink_if_empty();
         if connection.deadline.is_some_and(|deadline| now >= deadline) {
-            tracing::info!("connection {slot} is dropped: its handshake took too long");
-            connection.phase = Phase::Closed;
-            connection.is_stuck = false;
-            self.connections.mark_dirty(slot);
+            tracing::info!("connection {slot} is dropped: its handshake, or its end, took too long");
+            self.abandon(slot);
             return;
         }
         let interval = connection.heartbeat_millis;

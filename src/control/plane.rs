@@ -1,0 +1,166 @@
+//! Answers the shards' questions: applies changes, places queues, verifies credentials.
+//!
+//! A plain value: whoever owns it gives it what is waiting, all at once, and carries out what it leaves, in this order:
+//! mails about queues, then the snapshot, then the answers. So whoever acts because of an answer finds all shards ready.
+
+use crate::{
+    definitions::{Applied, Change, Definitions, Name, PasswordHash, QueueDefinition, QueueId, Registry, ShardIndex},
+    protocol::exception::Exception,
+    shard::{
+        control_message::{ControlAnswer, ControlRequest, Operation},
+        queue_methods::ANY_SHARD,
+        shard_message::Asker,
+    },
+};
+use ahash::{AHashMap, RandomState};
+use std::{hash::BuildHasher, sync::Arc};
+
+/// What is to be done after a round.
+#[derive(Default)]
+pub struct Outcome {
+    /// Queues that their home shards are to be told of.
+    pub created: Vec<Arc<QueueDefinition>>,
+    /// Queues that went with something else.
+    pub dropped: Vec<Arc<QueueDefinition>>,
+    /// Answers, in the order of the questions.
+    pub answers: Vec<(Asker, Result<ControlAnswer, Exception>)>,
+    /// Credentials whose verification takes long: to be done elsewhere, then told to [`ControlPlane::finish_login`].
+    pub logins: Vec<SlowLogin>,
+}
+
+/// Credentials that are verified off the control plane's thread.
+pub struct SlowLogin {
+    /// Who waits.
+    pub asker: Asker,
+    /// The user.
+    pub user: Name,
+    /// The password as sent.
+    pub password: Box<[u8]>,
+    /// What it is verified against.
+    pub hash: PasswordHash,
+}
+
+/// See the module's documentation.
+pub struct ControlPlane {
+    registry: Registry,
+    /// How many queues have their home on each shard.
+    queues_of_shard: Vec<usize>,
+    homes: AHashMap<QueueId, ShardIndex>,
+    /// Slow hashes that were found right before: user and a keyed digest of the password.
+    verified: AHashMap<Name, (PasswordHash, u64)>,
+    digests: RandomState,
+}
+
+impl ControlPlane {
+    /// Around what exists already.
+    pub fn new(registry: Registry, shard_count: usize) -> Self {
+        Self {
+            registry,
+            queues_of_shard: vec![0; shard_count],
+            homes: AHashMap::new(),
+            verified: AHashMap::new(),
+            digests: RandomState::new(),
+        }
+    }
+
+    /// The definitions with all that was applied.
+    pub fn snapshot(&mut self) -> Arc<Definitions> {
+        self.registry.snapshot()
+    }
+
+    /// Applies a change of the broker itself: the import of definitions.
+    ///
+    /// # Errors
+    /// What a client would be told.
+    pub fn apply(&mut self, change: Change, outcome: &mut Outcome) -> Result<Applied, Exception> {
+        let change = self.place(change);
+        let applied = self.registry.apply(change)?;
+        match &applied {
+            Applied::Queue { definition, created: true } => {
+                self.queues_of_shard[usize::from(definition.home.0)] += 1;
+                self.homes.insert(definition.id, definition.home);
+                outcome.created.push(Arc::clone(definition));
+            }
+            Applied::VhostQueuesRemoved(queues) => {
+                for queue in queues {
+                    self.forget(queue.id);
+                    outcome.dropped.push(Arc::clone(queue));
+                }
+            }
+            _ => {}
+        }
+        Ok(applied)
+    }
+
+    /// Answers one question.
+    pub fn handle(&mut self, request: ControlRequest, outcome: &mut Outcome) {
+        let ControlRequest { from, operation } = request;
+        let result = match operation {
+            Operation::Change(change) => self.apply(change, outcome).map(ControlAnswer::Applied),
+            Operation::QueueClosed(id, count) => {
+                self.forget(id);
+                self.registry.apply(Change::RemoveQueue { id }).map(|_| ControlAnswer::QueueDeleted(count))
+            }
+            Operation::Authenticate { user, password } => match self.verify(&user, &password) {
+                Verification::Done(is_right) => Ok(ControlAnswer::Authenticated(is_right)),
+                Verification::Slow(hash) => {
+                    if let Some(asker) = from {
+                        outcome.logins.push(SlowLogin { asker, user, password, hash });
+                    }
+                    return;
+                }
+            },
+        };
+        if let Some(asker) = from {
+            outcome.answers.push((asker, result));
+        } else if let Err(exception) = result {
+            tracing::error!("a change that nobody waits for was refused: {}", exception.text());
+        }
+    }
+
+    /// Credentials were verified elsewhere.
+    pub fn finish_login(&mut self, login: SlowLogin, is_right: bool) -> (Asker, Result<ControlAnswer, Exception>) {
+        if is_right {
+            let digest = self.digests.hash_one(&login.password);
+            self.verified.insert(login.user, (login.hash, digest));
+        }
+        (login.asker, Ok(ControlAnswer::Authenticated(is_right)))
+    }
+
+    fn verify(&self, user: &Name, password: &[u8]) -> Verification {
+        let Some(known) = self.registry.current().user(user) else { return Verification::Done(false) };
+        let hash = &known.password_hash;
+        if !hash.is_slow() {
+            return Verification::Done(hash.verify(password));
+        }
+        match self.verified.get(user) {
+            Some((same, digest)) if same == hash && *digest == self.digests.hash_one(password) => {
+                Verification::Done(true)
+            }
+            _ => Verification::Slow(hash.clone()),
+        }
+    }
+
+    /// Gives a queue that may live anywhere the shard with the fewest queues.
+    fn place(&self, mut change: Change) -> Change {
+        if let Change::DeclareQueue { home, .. } = &mut change
+            && *home == ANY_SHARD
+        {
+            let least = (0u16..).zip(&self.queues_of_shard).min_by_key(|(_, count)| **count);
+            *home = ShardIndex(least.expect("there is a shard").0);
+        }
+        change
+    }
+
+    fn forget(&mut self, id: QueueId) {
+        if let Some(home) = self.homes.remove(&id) {
+            self.queues_of_shard[usize::from(home.0)] -= 1;
+        }
+    }
+}
+
+enum Verification {
+    Done(bool),
+    Slow(PasswordHash),
+}
+

@@ -1,0 +1,354 @@
+//! The driver of one shard: a glommio executor on one thread, around a [`Shard`].
+//!
+//! It waits for sockets, rings and mail, gives the shard what has arrived, and writes what the shard has left: each turn
+//! ends with one write to each connection that has output, and one batch to each shard that there is something to tell.
+//!
+//! No task is woken for a message. No task ever yields while it has work: see [`READS_MAX`].
+
+use super::{
+    Shard,
+    control_message::ControlRequest,
+    mesh::{Links, Mail},
+    socket::{self, Socket},
+};
+use crate::{
+    definitions::Definitions,
+    limits::{FRAME_OCTETS_MAX, READ_OCTETS},
+};
+use arc_swap::ArcSwap;
+use glommio::{LocalExecutorBuilder, Placement, net::TcpStream, timer};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        mpsc::Sender,
+    },
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+/// How often time-outs are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// Rounds of delivering and writing in one turn; what is left then waits for the next turn.
+const ROUNDS_MAX: usize = 8;
+/// glommio 0.9 can park with runnable tasks when its preempt timer fires: it never does.
+const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
+/// Entries of each of the executor's rings, so that a burst of completions does not overflow them.
+const RING_ENTRIES: usize = 4096;
+/// How long a shard that has its core to itself looks for work before it sleeps.
+const SPIN: Duration = Duration::from_micros(200);
+/// Below this part of the limit, in percent, memory is no longer short.
+const MEMORY_RELIEF_PERCENT: u64 = 90;
+
+/// The definitions as the control plane has published them.
+pub struct Published {
+    version: AtomicU64,
+    current: ArcSwap<Definitions>,
+}
+
+impl Published {
+    /// The first ones.
+    pub fn new(definitions: Arc<Definitions>) -> Self {
+        Self { version: AtomicU64::new(definitions.version), current: ArcSwap::new(definitions) }
+    }
+
+    /// Publishes a newer snapshot.
+    pub fn publish(&self, definitions: Arc<Definitions>) {
+        let version = definitions.version;
+        self.current.store(definitions);
+        self.version.store(version, Ordering::Release);
+    }
+
+    /// The newest snapshot.
+    pub fn load(&self) -> Arc<Definitions> {
+        self.current.load_full()
+    }
+}
+
+/// What shards tell the rest of the process about themselves, without being asked.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Gauges {
+    /// Memory that messages and outputs hold, in octets.
+    pub octets_held: AtomicU64,
+    /// Connections, those under way counted.
+    pub connections: AtomicUsize,
+    /// Whether the shard has ended.
+    pub has_ended: AtomicBool,
+}
+
+/// What one shard is started with.
+pub struct ShardStart {
+    /// The shard.
+    pub shard: Shard,
+    /// Its rings and its mail.
+    pub links: Links,
+    /// The core that it is pinned to.
+    pub core: Option<usize>,
+    /// Whether it spins before it sleeps.
+    pub busy_poll: bool,
+    /// Locked memory for the executor's own buffers, in octets.
+    pub io_memory_octets: usize,
+    /// The definitions.
+    pub published: Arc<Published>,
+    /// The control plane.
+    pub control: Sender<ControlRequest>,
+    /// The gauges of all shards.
+    pub gauges: Arc<Vec<Gauges>>,
+    /// Above how much memory publishers are paused, in octets.
+    pub memory_limit_octets: u64,
+    /// Zero on the broker's clock.
+    pub clock: Instant,
+}
+
+/// A shard with everything that its tasks share.
+pub(super) struct EventLoop {
+    pub shard: Shard,
+    pub sockets: Vec<Option<Socket>>,
+    pub read_buffer: Vec<u8>,
+    links: Links,
+    published: Arc<Published>,
+    published_version: u64,
+    control: Sender<ControlRequest>,
+    gauges: Arc<Vec<Gauges>>,
+    memory_limit_octets: u64,
+    memory_is_short: bool,
+    clock: Instant,
+    accepted: Vec<(std::net::TcpStream, SocketAddr)>,
+    is_closing: bool,
+    ticks: u64,
+}
+
+/// Runs a shard on the current thread until it is told to end and its connections are gone.
+///
+/// # Errors
+/// Where the executor can't be made.
+pub fn run(start: ShardStart) -> Result<(), String> {
+    let placement = start.core.map_or(Placement::Unbound, Placement::Fixed);
+    let mut builder = LocalExecutorBuilder::new(placement)
+        .name("shard")
+        .preempt_timer(PREEMPT_TIMER)
+        .ring_depth(RING_ENTRIES)
+        .io_memory(start.io_memory_octets);
+    if start.busy_poll && start.core.is_some() {
+        builder = builder.spin_before_park(SPIN);
+    }
+    let executor = builder.make().map_err(|error| error.to_string())?;
+    let gauges = Arc::clone(&start.gauges);
+    let index = usize::from(start.shard.index().0);
+    executor.run(live(start));
+    gauges[index].has_ended.store(true, Ordering::Release);
+    Ok(())
+}
+
+async fn live(start: ShardStart) {
+    let doorbell = Arc::clone(&start.links.doorbell);
+    let event_loop = Rc::new(RefCell::new(EventLoop::new(start)));
+    let ticking = Rc::clone(&event_loop);
+    glommio::spawn_local(async move {
+        loop {
+            timer::sleep(TICK).await;
+            ticking.borrow_mut().tick();
+        }
+    })
+    .detach();
+    poll_fn(|context| {
+        doorbell.register(context.waker());
+        doorbell.answer();
+        let (accepted, is_over) = {
+            let mut event_loop = event_loop.borrow_mut();
+            event_loop.pump();
+            (std::mem::take(&mut event_loop.accepted), event_loop.is_over())
+        };
+        for (stream, peer) in accepted {
+            take_in(&event_loop, stream, peer);
+        }
+        if is_over { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Takes in a connection that the listener has accepted.
+fn take_in(event_loop: &Rc<RefCell<EventLoop>>, stream: std::net::TcpStream, peer: SocketAddr) {
+    let stream = TcpStream::from(socket2::Socket::from(stream));
+    let id = {
+        let mut event_loop = event_loop.borrow_mut();
+        let id = event_loop.shard.handle_accepted(peer.ip().to_canonical().is_loopback());
+        let index = id.slot as usize;
+        if event_loop.sockets.len() <= index {
+            event_loop.sockets.resize_with(index + 1, || None);
+        }
+        event_loop.sockets[index] = Some(Socket::new(&stream));
+        id
+    };
+    glommio::spawn_local(socket::serve(Rc::clone(event_loop), stream, id)).detach();
+}
+
+impl EventLoop {
+    fn new(start: ShardStart) -> Self {
+        let ShardStart { shard, links, published, control, gauges, memory_limit_octets, clock, .. } = start;
+        Self {
+            published_version: shard.definitions_version(),
+            shard,
+            sockets: Vec::new(),
+            read_buffer: vec![0; 2 * READ_OCTETS + FRAME_OCTETS_MAX],
+            links,
+            published,
+            control,
+            gauges,
+            memory_limit_octets,
+            memory_is_short: false,
+            clock,
+            accepted: Vec::new(),
+            is_closing: false,
+            ticks: 0,
+        }
+    }
+
+    /// To be called before anything is given to the shard: sets its time, and gives it the definitions if they are newer.
+    pub fn begin_turn(&mut self) {
+        let now = u64::try_from(self.clock.elapsed().as_millis()).expect("the broker runs for less than ages");
+        self.shard.set_now(now);
+        let version = self.published.version.load(Ordering::Acquire);
+        if version != self.published_version {
+            self.published_version = version;
+            self.shard.set_definitions(self.published.load());
+            // Mails about new queues were sent before the definitions that name them.
+            self.take_mail();
+        }
+    }
+
+    /// Takes what other shards and threads have sent.
+    fn pump(&mut self) {
+        self.begin_turn();
+        for peer in 0..self.links.shard_count() {
+            while let Some(batch) = self.links.receive(peer) {
+                // What the control plane sent before must be known before.
+                self.take_mail();
+                self.shard.handle_batch(peer, batch);
+            }
+        }
+        self.take_mail();
+        self.end_turn();
+    }
+
+    fn take_mail(&mut self) {
+        while let Ok(mail) = self.links.mail.try_recv() {
+            match mail {
+                Mail::Control(mail) => {
+                    let version = self.published.version.load(Ordering::Acquire);
+                    if version != self.published_version {
+                        self.published_version = version;
+                        self.shard.set_definitions(self.published.load());
+                    }
+                    self.shard.handle_control(mail);
+                }
+                Mail::Connection(stream, peer) => self.accepted.push((stream, peer)),
+                Mail::Shutdown => {
+                    self.is_closing = true;
+                    self.shard.begin_shutdown();
+                }
+            }
+        }
+        if !self.accepted.is_empty() {
+            // They may have come outside of the task that spawns theirs.
+            self.links.doorbell.poke();
+        }
+    }
+
+    /// Writes everything out that the shard has left.
+    pub fn end_turn(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            self.shard.finish_turn();
+            let mut wrote = false;
+            while let Some(slot) = self.shard.poll_dirty() {
+                self.flush(slot);
+                wrote = true;
+            }
+            if !wrote {
+                break;
+            }
+        }
+        for peer in 0..self.links.shard_count() {
+            if self.links.has_room(peer)
+                && let Some(batch) = self.shard.poll_batch(peer)
+            {
+                self.links.send(peer, batch);
+            }
+        }
+        while let Some(request) = self.shard.poll_control_request() {
+            // The control plane outlives the shards, except while the process ends.
+            let _ = self.control.send(request);
+        }
+        while let Some(slot) = self.shard.poll_resumed() {
+            if let Some(socket) = self.sockets.get_mut(slot as usize).and_then(Option::as_mut) {
+                socket.resume();
+            }
+        }
+        self.watch_memory();
+    }
+
+    fn flush(&mut self, slot: u32) {
+        let Some(socket) = self.sockets.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let Some(output) = self.shard.output(slot) else { return };
+        let written = socket.write(output);
+        self.shard.handle_written(slot, written.octets, written.is_stuck);
+        if written.is_broken || (!written.is_stuck && self.shard.is_closed(slot)) {
+            socket.end();
+        }
+    }
+
+    /// The connection's own task has written to a socket that was stuck.
+    pub fn written(&mut self, slot: u32, octets: usize) {
+        self.shard.handle_written(slot, octets, false);
+        self.flush(slot);
+    }
+
+    fn watch_memory(&mut self) {
+        let index = usize::from(self.shard.index().0);
+        self.gauges[index].octets_held.store(self.shard.octets_held(), Ordering::Relaxed);
+        let held: u64 = self.gauges.iter().map(|gauges| gauges.octets_held.load(Ordering::Relaxed)).sum();
+        let relief = self.memory_limit_octets / 100 * MEMORY_RELIEF_PERCENT;
+        let is_short = if self.memory_is_short { held > relief } else { held > self.memory_limit_octets };
+        if is_short != self.memory_is_short {
+            self.memory_is_short = is_short;
+            self.shard.set_memory_is_short(is_short);
+            if is_short {
+                tracing::warn!("memory is short: {held} octets are held, publishers wait");
+            } else {
+                tracing::info!("memory is no longer short: {held} octets are held");
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.begin_turn();
+        self.ticks += 1;
+        self.shard.handle_tick(self.ticks);
+        self.end_turn();
+        if self.is_closing {
+            self.links.doorbell.poke();
+        }
+    }
+
+    /// A socket is gone.
+    pub fn disconnected(&mut self, slot: u32) {
+        self.begin_turn();
+        self.sockets[slot as usize] = None;
+        self.shard.handle_disconnected(slot);
+        let index = usize::from(self.shard.index().0);
+        self.gauges[index].connections.fetch_sub(1, Ordering::Relaxed);
+        self.end_turn();
+        if self.is_closing {
+            self.links.doorbell.poke();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_closing && self.shard.connection_count() == 0 && self.accepted.is_empty()
+    }
+}

@@ -1,0 +1,152 @@
+//! The rings between shards, and the doorbell that wakes a shard for what is in its rings and its mailbox.
+//!
+//! A driver. Each pair of shards has a bounded lock-free single-producer single-consumer ring in each direction.
+
+use super::{control_message::ControlMail, shard_message::Batch};
+use crate::limits::RING_BATCHES_MAX;
+use atomic_waker::AtomicWaker;
+use rtrb::{Consumer, Producer, RingBuffer};
+use std::{
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, Sender},
+    },
+    task::Waker,
+};
+
+/// What threads that are no shards tell a shard.
+#[derive(Debug)]
+pub enum Mail {
+    /// A connection to take in.
+    Connection(TcpStream, SocketAddr),
+    /// Of the control plane.
+    Control(ControlMail),
+    /// Close all connections, then end.
+    Shutdown,
+}
+
+/// Wakes a shard; ringing it again before the shard has looked costs one atomic exchange.
+#[derive(Debug, Default)]
+pub struct Doorbell {
+    is_rung: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Doorbell {
+    /// Wakes the shard if it is not awake for this already.
+    pub fn ring(&self) {
+        if !self.is_rung.swap(true, Ordering::AcqRel) {
+            self.waker.wake();
+        }
+    }
+
+    /// Wakes the shard in any case.
+    pub fn poke(&self) {
+        self.is_rung.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Whom to wake. To be called before [`Doorbell::answer`].
+    pub fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// The shard looks now: whether it was rung for.
+    pub fn answer(&self) -> bool {
+        self.is_rung.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// Where anybody may leave mail for a shard.
+#[derive(Clone, Debug)]
+pub struct Mailbox {
+    sender: Sender<Mail>,
+    doorbell: Arc<Doorbell>,
+}
+
+impl Mailbox {
+    /// Leaves mail. A shard that has ended takes none.
+    pub fn post(&self, mail: Mail) {
+        if self.sender.send(mail).is_ok() {
+            self.doorbell.ring();
+        }
+    }
+
+    /// Makes the shard look whether there is something to do.
+    pub fn poke(&self) {
+        self.doorbell.poke();
+    }
+}
+
+/// A shard's end of all that leads to it and from it.
+#[derive(Debug)]
+pub struct Links {
+    incoming: Vec<Option<Consumer<Batch>>>,
+    outgoing: Vec<Option<Producer<Batch>>>,
+    peers: Vec<Arc<Doorbell>>,
+    /// Its own mail.
+    pub mail: Receiver<Mail>,
+    /// Its own doorbell.
+    pub doorbell: Arc<Doorbell>,
+}
+
+/// Connects `count` shards with each other; returns their ends, and a mailbox for each.
+pub fn connect(count: usize) -> (Vec<Links>, Vec<Mailbox>) {
+    let doorbells: Vec<Arc<Doorbell>> = std::iter::repeat_with(Arc::default).take(count).collect();
+    let mut mailboxes = Vec::with_capacity(count);
+    let mut links: Vec<Links> = Vec::with_capacity(count);
+    for doorbell in &doorbells {
+        let (sender, mail) = mpsc::channel();
+        mailboxes.push(Mailbox { sender, doorbell: Arc::clone(doorbell) });
+        links.push(Links {
+            incoming: std::iter::repeat_with(|| None).take(count).collect(),
+            outgoing: std::iter::repeat_with(|| None).take(count).collect(),
+            peers: doorbells.clone(),
+            mail,
+            doorbell: Arc::clone(doorbell),
+        });
+    }
+    for from in 0..count {
+        for to in 0..count {
+            if from != to {
+                let (producer, consumer) = RingBuffer::new(RING_BATCHES_MAX);
+                links[from].outgoing[to] = Some(producer);
+                links[to].incoming[from] = Some(consumer);
+            }
+        }
+    }
+    (links, mailboxes)
+}
+
+impl Links {
+    /// How many shards there are, this one counted.
+    pub fn shard_count(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Whether a batch for this peer would fit into its ring.
+    #[inline]
+    pub fn has_room(&self, peer: usize) -> bool {
+        self.outgoing[peer].as_ref().is_some_and(|producer| !producer.is_full())
+    }
+
+    /// Sends a batch and wakes the peer. There has to be room.
+    pub fn send(&mut self, peer: usize, batch: Batch) {
+        let producer = self.outgoing[peer].as_mut().expect("a shard has a ring to each other shard");
+        producer.push(batch).expect("the caller saw that there is room");
+        self.peers[peer].ring();
+    }
+
+    /// Takes the next batch from a peer; a peer whose ring had been full is told that there is room.
+    pub fn receive(&mut self, peer: usize) -> Option<Batch> {
+        let consumer = self.incoming[peer].as_mut()?;
+        let was_full = consumer.slots() == RING_BATCHES_MAX;
+        let batch = consumer.pop().ok()?;
+        if was_full {
+            self.peers[peer].ring();
+        }
+        Some(batch)
+    }
+}
