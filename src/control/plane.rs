@@ -24,7 +24,7 @@ pub struct Outcome {
     pub dropped: Vec<Arc<QueueDefinition>>,
     /// Answers, in the order of the questions.
     pub answers: Vec<(Asker, Result<ControlAnswer, Exception>)>,
-    /// Credentials whose verification takes long: to be done elsewhere, then told to [`ControlPlane::finish_login`].
+    /// Credentials whose verification takes long: to be done elsewhere, then told to [`ControlPlane::remember_login`].
     pub logins: Vec<SlowLogin>,
 }
 
@@ -118,13 +118,10 @@ impl ControlPlane {
         }
     }
 
-    /// Credentials were verified elsewhere.
-    pub fn finish_login(&mut self, login: SlowLogin, is_right: bool) -> (Asker, Result<ControlAnswer, Exception>) {
-        if is_right {
-            let digest = self.digests.hash_one(&login.password);
-            self.verified.insert(login.user, (login.hash, digest));
-        }
-        (login.asker, Ok(ControlAnswer::Authenticated(is_right)))
+    /// Credentials were verified elsewhere, and are right: the next login with them is quick.
+    pub fn remember_login(&mut self, login: SlowLogin) {
+        let digest = self.digests.hash_one(&login.password);
+        self.verified.insert(login.user, (login.hash, digest));
     }
 
     fn verify(&self, user: &Name, password: &[u8]) -> Verification {

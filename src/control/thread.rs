@@ -2,7 +2,7 @@
 
 use super::plane::{ControlPlane, Outcome, SlowLogin};
 use crate::shard::{
-    control_message::{ControlMail, ControlRequest},
+    control_message::{ControlAnswer, ControlMail, ControlRequest},
     event_loop::Published,
     mesh::{Mail, Mailbox},
 };
@@ -30,7 +30,10 @@ pub fn run(
     let (verdict_sender, verdicts) = mpsc::channel();
     let spawned = std::thread::Builder::new()
         .name("logins".into())
-        .spawn(move || verify_logins(&login_receiver, &verdict_sender));
+        .spawn({
+            let mailboxes = mailboxes.to_vec();
+            move || verify_logins(&login_receiver, &verdict_sender, &mailboxes)
+        });
     if let Err(error) = spawned {
         tracing::error!("logins of users with argon2 hashes will be refused: no thread for them: {error}");
     }
@@ -45,9 +48,7 @@ pub fn run(
         for request in requests.try_iter().take(BATCH_MAX) {
             plane.handle(request, &mut outcome);
         }
-        for (login, is_right) in verdicts.try_iter() {
-            outcome.answers.push(plane.finish_login(login, is_right));
-        }
+        verdicts.try_iter().for_each(|login| plane.remember_login(login));
         carry_out(outcome, &mut plane, mailboxes, published, &login_sender);
         if poked.elapsed() >= POKE_INTERVAL {
             poked = Instant::now();
@@ -81,10 +82,14 @@ pub fn carry_out(
     }
 }
 
-fn verify_logins(logins: &Receiver<SlowLogin>, verdicts: &Sender<(SlowLogin, bool)>) {
+/// Verifies and answers; what was right is told to the control plane, so that it need not be asked again.
+fn verify_logins(logins: &Receiver<SlowLogin>, right: &Sender<SlowLogin>, mailboxes: &[Mailbox]) {
     for login in logins {
         let is_right = login.hash.verify(&login.password);
-        if verdicts.send((login, is_right)).is_err() {
+        let to = login.asker;
+        let result = Ok(ControlAnswer::Authenticated(is_right));
+        mailboxes[usize::from(to.connection.shard.0)].post(Mail::Control(ControlMail::Answer { to, result }));
+        if is_right && right.send(login).is_err() {
             return;
         }
     }

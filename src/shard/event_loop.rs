@@ -123,11 +123,11 @@ pub(super) struct EventLoop {
     ticks: u64,
 }
 
-/// Runs a shard on the current thread until it is told to end and its connections are gone.
+/// Runs a shard on the current thread until it is told to end and its connections are gone. Calls `started` once it runs.
 ///
 /// # Errors
 /// Where the executor can't be made.
-pub fn run(start: ShardStart) -> Result<(), String> {
+pub fn run(start: ShardStart, started: impl FnOnce()) -> Result<(), String> {
     let placement = start.core.map_or(Placement::Unbound, Placement::Fixed);
     let mut builder = LocalExecutorBuilder::new(placement)
         .name("shard")
@@ -140,7 +140,10 @@ pub fn run(start: ShardStart) -> Result<(), String> {
     let executor = builder.make().map_err(|error| error.to_string())?;
     let gauges = Arc::clone(&start.gauges);
     let index = usize::from(start.shard.index().0);
-    executor.run(live(start));
+    executor.run(async {
+        started();
+        live(start).await;
+    });
     gauges[index].has_ended.store(true, Ordering::Release);
     Ok(())
 }

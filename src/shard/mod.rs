@@ -24,7 +24,7 @@ mod outbox;
 mod peer_mail;
 mod permission;
 mod publish;
-mod queue_methods;
+pub mod queue_methods;
 mod queue_requests;
 mod route_cache;
 mod settle;

@@ -1,0 +1,166 @@
+//! Starts the shards' threads and the control plane, hands connections to them, ends them. A driver.
+
+use crate::{
+    control::{
+        plane::{ControlPlane, Outcome},
+        thread,
+    },
+    definitions::{Registry, ShardIndex, import},
+    server::start_error::StartError,
+    shard::{
+        Shard,
+        event_loop::{self, Gauges, Published, ShardStart},
+        mesh::{self, Mail, Mailbox},
+    },
+};
+use std::{
+    io,
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{self, Sender},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// How often it is looked whether all shards have ended.
+const END_POLL: Duration = Duration::from_millis(2);
+
+/// What shards are started with.
+#[derive(Debug)]
+pub struct ShardPlan {
+    /// One entry for each shard: the core that it is pinned to, `None` where it is not. Never empty.
+    pub cores: Vec<Option<usize>>,
+    /// Whether shards spin instead of sleeping.
+    pub busy_poll: bool,
+    /// Above how much memory publishers are paused, in octets.
+    pub memory_limit_octets: u64,
+    /// Disk buffers for each executor, in octets, so that all fit under the limit on locked memory.
+    pub io_memory_octets: usize,
+    /// What exists from the start on.
+    pub definitions: Option<PathBuf>,
+}
+
+/// Shards that run. Shared between the thread that accepts connections and the one that waits for the end.
+#[derive(Debug)]
+pub struct RunningShards {
+    mailboxes: Vec<Mailbox>,
+    gauges: Arc<Vec<Gauges>>,
+}
+
+/// Starts one thread for each shard and loads the definitions. When it returns, shards take connections.
+///
+/// # Errors
+/// Where the definitions can't be loaded, or a thread or its executor can't be made.
+pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
+    let count = plan.cores.len();
+    assert!(count > 0, "a plan without shards");
+    let mut plane = ControlPlane::new(Registry::new(), count);
+    let mut outcome = Outcome::default();
+    if let Some(path) = &plan.definitions {
+        import_definitions(path, &mut plane, &mut outcome)?;
+    }
+    let (links, mailboxes) = mesh::connect(count);
+    let (control, requests) = mpsc::channel();
+    let published = Arc::new(Published::new(plane.snapshot()));
+    let gauges: Arc<Vec<Gauges>> = Arc::new(std::iter::repeat_with(Gauges::default).take(count).collect());
+    let (no_logins, _) = mpsc::channel();
+    thread::carry_out(outcome, &mut plane, &mailboxes, &published, &no_logins);
+    let (failed, failures) = mpsc::channel();
+    let clock = Instant::now();
+    let unix_millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let unix_offset_millis = u64::try_from(unix_millis).unwrap_or(0);
+    let reply_secret = getrandom::u64().map_err(|error| setup("random numbers", io::Error::other(error)))?;
+    for (index, (links, core)) in links.into_iter().zip(&plan.cores).enumerate() {
+        let number = ShardIndex(u16::try_from(index).expect("shards are bounded"));
+        let shard = Shard::new(number, count, published.load(), unix_offset_millis, reply_secret);
+        let start = ShardStart {
+            shard,
+            links,
+            core: *core,
+            busy_poll: plan.busy_poll,
+            io_memory_octets: plan.io_memory_octets,
+            published: Arc::clone(&published),
+            control: control.clone(),
+            gauges: Arc::clone(&gauges),
+            memory_limit_octets: plan.memory_limit_octets,
+            clock,
+        };
+        spawn_shard(index, start, failed.clone())?;
+    }
+    drop(failed);
+    let told = mailboxes.clone();
+    std::thread::Builder::new()
+        .name("control".into())
+        .spawn(move || thread::run(plane, &requests, &told, &published))
+        .map_err(|error| setup("the control plane's thread", error))?;
+    // Each shard tells once that it runs, or why it doesn't.
+    for _ in 0..count {
+        match failures.recv() {
+            Ok(None) => {}
+            Ok(Some(reason)) => return Err(setup("a shard's executor", io::Error::other(reason))),
+            Err(_) => return Err(setup("a shard's executor", io::Error::other("its thread ended"))),
+        }
+    }
+    Ok(RunningShards { mailboxes, gauges })
+}
+
+fn spawn_shard(index: usize, start: ShardStart, started: Sender<Option<String>>) -> Result<JoinHandle<()>, StartError> {
+    std::thread::Builder::new()
+        .name(format!("shard-{index}"))
+        .spawn(move || {
+            let told = started.clone();
+            if let Err(reason) = event_loop::run(start, move || {
+                let _ = told.send(None);
+            }) {
+                let _ = started.send(Some(reason));
+            }
+        })
+        .map_err(|error| setup("a shard's thread", error))
+}
+
+fn setup(what: &str, source: io::Error) -> StartError {
+    StartError::Setup { what: what.into(), source }
+}
+
+fn import_definitions(path: &Path, plane: &mut ControlPlane, outcome: &mut Outcome) -> Result<(), StartError> {
+    let refused = |reason: String| StartError::Definitions { path: path.into(), reason };
+    let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+    for (place, change) in import::parse(&text).map_err(|error| refused(error.to_string()))? {
+        plane.apply(change, outcome).map_err(|exception| refused(format!("{place}: {}", exception.text())))?;
+    }
+    Ok(())
+}
+
+impl RunningShards {
+    /// Hands a connection to the least loaded shard. Does not block.
+    pub fn place(&self, stream: TcpStream, peer: SocketAddr) {
+        let least = self.gauges.iter().enumerate().min_by_key(|(_, gauges)| gauges.connections.load(Ordering::Relaxed));
+        let (index, gauges) = least.expect("there is a shard");
+        gauges.connections.fetch_add(1, Ordering::Relaxed);
+        self.mailboxes[index].post(Mail::Connection(stream, peer));
+    }
+
+    /// Asks every shard to close its connections (320) and to end. Does not block.
+    pub fn begin_shutdown(&self) {
+        for mailbox in &self.mailboxes {
+            mailbox.post(Mail::Shutdown);
+        }
+    }
+
+    /// Waits until every shard has ended, at most until `deadline`. Returns whether all have.
+    pub fn join(self, deadline: Instant) -> bool {
+        loop {
+            if self.gauges.iter().all(|gauges| gauges.has_ended.load(Ordering::Acquire)) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(END_POLL);
+        }
+    }
+}
