@@ -47,17 +47,20 @@ impl Unacknowledged {
     /// Adds a message that is not outstanding.
     #[inline]
     pub fn insert(&mut self, position: Position, place: Place) {
+        if self.ring_count == 0 {
+            self.first = position;
+        }
         match self.index(position) {
-            Some(index) if self.ring_count > 0 => {
+            Some(index) => {
                 assert!(self.ring[index] == Place::NONE, "a position is outstanding once");
                 self.ring[index] = place;
                 self.ring_count += 1;
             }
-            _ => self.insert_out_of_reach(position, place),
+            None => self.insert_out_of_reach(position, place),
         }
     }
 
-    /// Adds a message where the ring is empty or does not reach.
+    /// Adds a message where the ring does not reach.
     #[cold]
     fn insert_out_of_reach(&mut self, position: Position, place: Place) {
         if self.ring_count > 0 {
@@ -72,11 +75,11 @@ impl Unacknowledged {
                 self.scatter();
             }
         }
+        if self.ring.is_empty() {
+            self.ring = vec![Place::NONE; RING_LENGTH_MIN];
+        }
         if self.ring_count == 0 {
             self.first = position;
-            if self.ring.is_empty() {
-                self.ring = vec![Place::NONE; RING_LENGTH_MIN];
-            }
         }
         let index = self.index(position).expect("the ring reaches so far now");
         self.ring[index] = place;
