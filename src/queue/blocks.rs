@@ -70,7 +70,9 @@ impl Place {
 }
 
 struct Block {
-    octets: Vec<u8>,
+    octets: Box<[u8]>,
+    /// How many of its octets are written.
+    filled: usize,
     /// How many of its records were not released.
     live: u32,
     /// The block that follows in its chain.
@@ -119,54 +121,80 @@ pub(super) struct BlockStore {
     blocks: Vec<Block>,
     vacant: Vec<u32>,
     bodies: Bodies,
-    /// The capacity of all blocks.
-    octets: u64,
+    /// The size of all blocks.
+    octets: usize,
+    /// A block's memory of the largest size for the next one, while there are others of that size.
+    spare: Option<Box<[u8]>>,
 }
 
 impl BlockStore {
     /// Copies a message to the tail of `chain`. A large body is referenced instead.
     #[inline]
     pub fn append(&mut self, chain: &mut Chain, message: &MessageView<'_>, labels: &Labels) {
+        self.write_at_tail(chain, message, labels);
+        chain.length += 1;
+    }
+
+    /// Copies a message to the tail of `chain`, which is empty, and passes it. Returns its place.
+    #[inline]
+    pub fn append_passed(&mut self, chain: &mut Chain, message: &MessageView<'_>, labels: &Labels) -> Place {
+        assert!(chain.is_empty(), "passed a message behind others");
+        let place = self.write_at_tail(chain, message, labels);
+        chain.front_offset = self.blocks[chain.tail as usize].filled;
+        place
+    }
+
+    #[inline]
+    fn write_at_tail(&mut self, chain: &mut Chain, message: &MessageView<'_>, labels: &Labels) -> Place {
         let (needed, body) = if message.body.is_large() {
-            let number = self.bodies.add(message.body.to_bytes());
-            (record::octets_needed(message, labels, false), BodyPlace::Beside(number))
+            self.keep_body(message, labels)
         } else {
             (record::octets_needed(message, labels, true), BodyPlace::Inside)
         };
         let has_room = self.blocks.get_mut(chain.tail as usize).is_some_and(|tail| {
             if tail.live == 0 {
-                tail.octets.clear();
+                tail.filled = 0;
                 chain.front_offset = 0;
             }
-            tail.octets.capacity() - tail.octets.len() >= needed
+            tail.octets.len() - tail.filled >= needed
         });
         if !has_room {
             self.open_block(chain, needed);
         }
         let tail = &mut self.blocks[chain.tail as usize];
-        record::write(&mut tail.octets, message, labels, body);
+        let offset = tail.filled;
+        tail.filled += needed;
         tail.live += 1;
-        chain.length += 1;
+        record::write(&mut tail.octets[offset..offset + needed], message, labels, body);
+        Place::new(chain.tail, offset, matches!(body, BodyPlace::Beside(_)))
+    }
+
+    #[cold]
+    fn keep_body(&mut self, message: &MessageView<'_>, labels: &Labels) -> (usize, BodyPlace) {
+        let number = self.bodies.add(message.body.to_bytes());
+        (record::octets_needed(message, labels, false), BodyPlace::Beside(number))
     }
 
     /// Gives `chain` a tail with room for `needed` octets.
     #[cold]
     fn open_block(&mut self, chain: &mut Chain, needed: usize) {
         let empty_tail = self.blocks.get_mut(chain.tail as usize).filter(|tail| tail.live == 0);
-        if empty_tail.as_ref().is_some_and(|tail| tail.octets.capacity() == 0) {
+        if empty_tail.as_ref().is_some_and(|tail| tail.octets.is_empty()) {
             chain.block_octets_next = BLOCK_OCTETS_RETAINED;
         }
-        let octets = Vec::with_capacity(needed.max(chain.block_octets_next));
+        let size = needed.max(chain.block_octets_next);
         if needed <= chain.block_octets_next {
             chain.block_octets_next = (2 * chain.block_octets_next).min(BLOCK_OCTETS_MAX);
         }
-        self.octets += octets.capacity() as u64;
+        let spare = if size == BLOCK_OCTETS_MAX { self.spare.take() } else { None };
+        let octets = spare.unwrap_or_else(|| vec![0; size].into_boxed_slice());
+        self.octets += size;
         if let Some(tail) = empty_tail {
-            self.octets -= tail.octets.capacity() as u64;
+            self.octets -= tail.octets.len();
             tail.octets = octets;
             return;
         }
-        let block = Block { octets, live: 0, next: NO_BLOCK, is_tail: true };
+        let block = Block { octets, filled: 0, live: 0, next: NO_BLOCK, is_tail: true };
         let index = if let Some(index) = self.vacant.pop() {
             self.blocks[index as usize] = block;
             index
@@ -203,7 +231,7 @@ impl BlockStore {
         let place = Place::new(chain.front_block, chain.front_offset, matches!(body, StoredBody::Beside(_)));
         chain.length -= 1;
         chain.front_offset += record.octets();
-        if chain.front_offset == block.octets.len() && !block.is_tail {
+        if chain.front_offset == block.filled && !block.is_tail {
             chain.front_block = block.next;
             chain.front_offset = 0;
         }
@@ -245,7 +273,7 @@ impl BlockStore {
         let block = &mut self.blocks[place.block()];
         assert!(block.live > 0, "released more often than stored");
         block.live -= 1;
-        if block.live == 0 && (!block.is_tail || block.octets.capacity() > BLOCK_OCTETS_RETAINED) {
+        if block.live == 0 && (!block.is_tail || block.octets.len() > BLOCK_OCTETS_RETAINED) {
             self.free_block(place.block());
         }
     }
@@ -260,8 +288,14 @@ impl BlockStore {
     #[cold]
     fn free_block(&mut self, index: usize) {
         let block = &mut self.blocks[index];
-        self.octets -= block.octets.capacity() as u64;
-        block.octets = Vec::new();
+        let octets = std::mem::take(&mut block.octets);
+        block.filled = 0;
+        self.octets -= octets.len();
+        if self.octets < BLOCK_OCTETS_MAX {
+            self.spare = None;
+        } else if octets.len() == BLOCK_OCTETS_MAX {
+            self.spare = Some(octets);
+        }
         if !block.is_tail {
             self.vacant.push(u32::try_from(index).expect("a block's index has 32 bits"));
         }
@@ -270,6 +304,7 @@ impl BlockStore {
     /// The memory held, unused room counted. Constant time.
     pub fn octets_held(&self) -> u64 {
         let table = self.blocks.capacity() * size_of::<Block>() + self.vacant.capacity() * size_of::<u32>();
-        self.octets + self.bodies.octets_held() + table as u64
+        let spare = self.spare.as_ref().map_or(0, |octets| octets.len());
+        (self.octets + spare + table) as u64 + self.bodies.octets_held()
     }
 }

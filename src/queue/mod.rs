@@ -197,30 +197,29 @@ impl Queue {
             return Enqueued::Rejected;
         }
         let body_octets = message.body.len() as u64;
-        let priority = self.append(&message, attributes);
-        self.levels.note_added(priority);
+        let labels = self.labels(attributes);
+        self.store.append(&mut self.levels.level_mut(labels.priority).chain, &message, &labels);
+        self.levels.note_added(labels.priority);
         self.ready_count += 1;
         self.ready_octets += body_octets;
-        if self.is_limited {
+        if self.is_limited && self.is_over_limits(self.ready_count, self.ready_octets) {
             self.drop_excess(dead);
         }
         Enqueued::Accepted
     }
 
-    /// Copies a message to the tail of its level under the next position. Returns the level's priority.
+    /// What is stored with a message that enters now.
     #[inline]
-    fn append(&mut self, message: &MessageView<'_>, attributes: Attributes) -> u8 {
-        let priority = attributes.priority.min(self.options.priority_max.unwrap_or(0));
+    fn labels(&mut self, attributes: Attributes) -> Labels {
+        let position = self.position_next;
+        self.position_next += 1;
         self.has_expiring |= attributes.expires_at.is_some();
-        let labels = Labels {
-            position: self.options.priority_max.map(|_| self.position_next),
-            priority,
+        Labels {
+            position: self.options.priority_max.map(|_| position),
+            priority: attributes.priority.min(self.options.priority_max.unwrap_or(0)),
             expires_at: attributes.expires_at,
             persistent: attributes.persistent,
-        };
-        self.store.append(&mut self.levels.level_mut(priority).chain, message, &labels);
-        self.position_next += 1;
-        priority
+        }
     }
 
     /// The next message: of the highest priority, and among those the one that was enqueued first.
@@ -267,14 +266,20 @@ impl Queue {
             let (place, body_octets) = self.store.pass_front(&mut level.chain);
             (position, place, body_octets)
         } else {
-            let (position, place) = level.requeued.pop_first().expect("the map is not empty");
-            self.requeued_count -= 1;
-            (position, place, self.store.octets_of(self.store.record(place).body()))
+            self.take_first_requeued()
         };
         self.levels.note_removed();
         self.ready_count -= 1;
         self.ready_octets -= body_octets;
         (position, place)
+    }
+
+    /// Takes the first message of the top level that was requeued, of which there is one.
+    #[cold]
+    fn take_first_requeued(&mut self) -> (Position, Place, u64) {
+        let (position, place) = self.levels.top_mut().requeued.pop_first().expect("the map is not empty");
+        self.requeued_count -= 1;
+        (position, place, self.store.octets_of(self.store.record(place).body()))
     }
 
     /// The front message, of which there is one, was delivered and needs no acknowledgement: it is gone.
@@ -298,8 +303,9 @@ impl Queue {
     pub fn hold_new(&mut self, message: MessageView<'_>, attributes: Attributes) -> Position {
         assert!(self.is_empty(), "a message overtook those that are ready");
         let position = self.position_next;
-        let priority = self.append(&message, attributes);
-        let (place, _) = self.store.pass_front(&mut self.levels.level_mut(priority).chain);
+        let labels = self.labels(attributes);
+        let chain = &mut self.levels.level_mut(labels.priority).chain;
+        let place = self.store.append_passed(chain, &message, &labels);
         self.unacknowledged.insert(position, place);
         position
     }

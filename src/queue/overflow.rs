@@ -19,13 +19,12 @@ impl Queue {
             && self.is_over_limits(self.ready_count + 1, self.ready_octets + body_octets as u64)
     }
 
-    fn is_over_limits(&self, length: u64, octets: u64) -> bool {
+    pub(super) fn is_over_limits(&self, length: u64, octets: u64) -> bool {
         self.options.length_max.is_some_and(|most| length > most)
             || self.options.octets_max.is_some_and(|most| octets > most)
     }
 
     /// Whether the queue refuses `message`, which it dead-letters then where its options say so.
-    #[cold]
     pub(super) fn refuses(&self, message: &MessageView<'_>, dead: &mut DeadSink<'_>) -> bool {
         let refuses = self.would_overflow(message.body.len());
         let dead_letters = self.options.overflow == QueueOverflow::RejectPublishDeadLetter;
@@ -37,6 +36,7 @@ impl Queue {
 
     /// Drops messages from the front until the queue is within its limits; where its overflow is to reject publishes,
     /// nothing. They go to `dead` where the queue has a dead letter exchange. Returns how many those were.
+    #[cold]
     pub fn drop_excess(&mut self, dead: &mut DeadSink<'_>) -> u64 {
         let mut dropped = 0;
         if self.options.overflow == QueueOverflow::DropHead {

@@ -7,23 +7,25 @@
 use super::Position;
 use super::blocks::Place;
 use ahash::AHashMap;
-use std::collections::VecDeque;
 
-/// The longest run of positions that are filled in when the next message is not the following one.
-const GAP_MAX: u64 = 64;
-/// A ring from this length on, in positions, must be filled by an eighth to be allowed to grow.
-const RING_LENGTH_SPARSE_MIN: usize = 1024;
+/// The smallest ring, in positions.
+const RING_LENGTH_MIN: usize = 64;
+/// A ring grows to no more than this many positions for each message in it, beyond [`RING_LENGTH_DENSE_MAX`].
+const RING_LENGTH_PER_MESSAGE_MAX: usize = 8;
+/// A ring may grow to this length, in positions, however few messages are in it.
+const RING_LENGTH_DENSE_MAX: usize = 1024;
 /// The empty ring and the empty map keep their memory up to this capacity, in messages.
 const CAPACITY_RETAINED: usize = 512;
 
 /// The messages of one queue that await their acknowledgement.
 #[derive(Default)]
 pub(super) struct Unacknowledged {
-    /// The places of the positions from `first` on; [`Place::NONE`] where one is not outstanding. Its first slot is one
-    /// that is.
-    ring: VecDeque<Place>,
+    /// The places of the positions from `first` on, each at its position modulo the length, which is a power of two or
+    /// zero. [`Place::NONE`] where a position is not outstanding.
+    ring: Vec<Place>,
+    /// The lowest position in the ring; any position while the ring is empty.
     first: Position,
-    /// How many slots of the ring are outstanding.
+    /// How many are in the ring.
     ring_count: usize,
     scattered: AHashMap<Position, Place>,
 }
@@ -35,50 +37,69 @@ impl Unacknowledged {
         self.ring_count + self.scattered.len()
     }
 
+    /// Where a position is in the ring, if the ring reaches so far.
+    #[inline]
+    fn index(&self, position: Position) -> Option<usize> {
+        let offset = position.wrapping_sub(self.first);
+        (offset < self.ring.len() as u64).then(|| truncate(position) & (self.ring.len() - 1))
+    }
+
     /// Adds a message that is not outstanding.
     #[inline]
     pub fn insert(&mut self, position: Position, place: Place) {
-        let end = self.first + self.ring.len() as u64;
-        if position == end && self.ring.len() < self.ring.capacity() {
-            self.ring.push_back(place);
-            self.ring_count += 1;
-        } else {
-            self.insert_out_of_line(position, place, end);
+        if self.ring_count == 0 {
+            self.first = position;
+        }
+        match self.index(position) {
+            Some(index) => {
+                assert!(self.ring[index] == Place::NONE, "a position is outstanding once");
+                self.ring[index] = place;
+                self.ring_count += 1;
+            }
+            None => self.insert_out_of_reach(position, place),
         }
     }
 
+    /// Adds a message where the ring does not reach.
     #[cold]
-    fn insert_out_of_line(&mut self, position: Position, place: Place, end: Position) {
-        if self.ring.is_empty() {
-            self.first = position;
-        } else if position < self.first {
-            self.scattered.insert(position, place);
-            return;
-        } else if position < end {
-            let slot = &mut self.ring[index(position - self.first)];
-            assert!(*slot == Place::NONE, "a position is outstanding once");
-            *slot = place;
-            self.ring_count += 1;
-            return;
-        } else if position - end > GAP_MAX || self.is_sparse() {
-            self.scatter();
-            self.first = position;
-        } else {
-            self.ring.extend((end..position).map(|_| Place::NONE));
+    fn insert_out_of_reach(&mut self, position: Position, place: Place) {
+        if self.ring_count > 0 {
+            let Some(offset) = position.checked_sub(self.first) else {
+                self.scattered.insert(position, place);
+                return;
+            };
+            let length_max = (self.ring_count * RING_LENGTH_PER_MESSAGE_MAX).max(RING_LENGTH_DENSE_MAX);
+            if offset < length_max as u64 {
+                self.grow((truncate(offset) + 1).next_power_of_two());
+            } else {
+                self.scatter();
+            }
         }
-        self.ring.push_back(place);
+        if self.ring.is_empty() {
+            self.ring = vec![Place::NONE; RING_LENGTH_MIN];
+        }
+        if self.ring_count == 0 {
+            self.first = position;
+        }
+        let index = self.index(position).expect("the ring reaches so far now");
+        self.ring[index] = place;
         self.ring_count += 1;
     }
 
-    /// Whether the ring would grow although few of its slots are outstanding.
-    fn is_sparse(&self) -> bool {
-        let length = self.ring.len();
-        length >= RING_LENGTH_SPARSE_MIN && length == self.ring.capacity() && self.ring_count < length / 8
+    fn grow(&mut self, length: usize) {
+        let mut grown = vec![Place::NONE; length];
+        let first = truncate(self.first);
+        for position in first..first + self.ring.len() {
+            grown[position & (length - 1)] = self.ring[position & (self.ring.len() - 1)];
+        }
+        self.ring = grown;
     }
 
     /// Moves all of the ring into the map.
     fn scatter(&mut self) {
-        for (position, place) in (self.first..).zip(self.ring.drain(..)) {
+        for position in self.first..self.first + self.ring.len() as u64 {
+            let index = truncate(position) & (self.ring.len() - 1);
+            let place = std::mem::replace(&mut self.ring[index], Place::NONE);
             if place != Place::NONE {
                 self.scattered.insert(position, place);
             }
@@ -89,8 +110,8 @@ impl Unacknowledged {
     /// The place of an outstanding message, which stays so.
     #[inline]
     pub fn get(&self, position: Position) -> Option<Place> {
-        match position.checked_sub(self.first).and_then(|offset| self.ring.get(index(offset))) {
-            Some(&place) if place != Place::NONE => Some(place),
+        match self.index(position) {
+            Some(index) if self.ring[index] != Place::NONE => Some(self.ring[index]),
             _ => self.scattered.get(&position).copied(),
         }
     }
@@ -98,14 +119,14 @@ impl Unacknowledged {
     /// Takes a message out. `None` where the position is not outstanding.
     #[inline]
     pub fn take(&mut self, position: Position) -> Option<Place> {
-        if let Some(offset) = position.checked_sub(self.first)
-            && let Some(slot) = self.ring.get_mut(index(offset))
-        {
-            let place = std::mem::replace(slot, Place::NONE);
+        if let Some(index) = self.index(position) {
+            let place = std::mem::replace(&mut self.ring[index], Place::NONE);
             if place != Place::NONE {
                 self.ring_count -= 1;
-                if offset == 0 {
-                    self.drop_settled();
+                if self.ring_count == 0 {
+                    self.shrink_empty_ring();
+                } else if position == self.first {
+                    self.skip_settled();
                 }
                 return Some(place);
             }
@@ -113,15 +134,19 @@ impl Unacknowledged {
         if self.scattered.is_empty() { None } else { self.take_scattered(position) }
     }
 
-    /// Drops the slots before the first one that is outstanding.
+    /// Moves `first` up to the lowest position in the ring, in which there is one.
     #[inline]
-    fn drop_settled(&mut self) {
-        while let Some(&Place::NONE) = self.ring.front() {
-            self.ring.pop_front();
+    fn skip_settled(&mut self) {
+        let mask = self.ring.len() - 1;
+        while self.ring[truncate(self.first) & mask] == Place::NONE {
             self.first += 1;
         }
-        if self.ring.is_empty() && self.ring.capacity() > CAPACITY_RETAINED {
-            self.ring = VecDeque::with_capacity(CAPACITY_RETAINED);
+    }
+
+    #[inline]
+    fn shrink_empty_ring(&mut self) {
+        if self.ring.len() > CAPACITY_RETAINED {
+            self.ring = Vec::new();
         }
     }
 
@@ -142,10 +167,11 @@ impl Unacknowledged {
     }
 }
 
-/// An index into the ring; where the offset is beyond all memory, one that no ring has.
+/// The low bits of a position, of which a ring uses no more than memory has.
 #[inline]
-fn index(offset: u64) -> usize {
-    usize::try_from(offset).unwrap_or(usize::MAX)
+#[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
+fn truncate(position: u64) -> usize {
+    position as usize
 }
 
 #[cfg(test)]
@@ -168,7 +194,7 @@ mod tests {
             for (step, pick, run) in steps {
                 match step {
                     0 | 1 => {
-                        let gap = if pick % 16 == 0 { u64::from(pick) } else { u64::from(pick) % (GAP_MAX + 2) };
+                        let gap = if pick % 16 == 0 { u64::from(pick) } else { u64::from(pick) % 100 };
                         // One of eight runs goes to positions from below, which are vacant or else skipped.
                         let start = if pick % 8 == 7 { u64::from(pick) % next } else { next + gap };
                         for position in start..start + run {
