@@ -9,7 +9,7 @@ use ahash::AHashMap;
 use std::sync::Arc;
 
 /// What stands under a channel number.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub enum ChannelSlot {
     /// Never opened, or closed.
     #[default]
@@ -32,7 +32,6 @@ pub struct Incoming {
 }
 
 /// What the last publish of the channel resolved to, so that the next one to the same place need not ask again.
-#[derive(Debug)]
 pub struct PublishMemo {
     /// The epoch of the shard's route cache that it holds for.
     pub epoch: u64,
@@ -88,7 +87,7 @@ pub enum Mode {
 }
 
 /// See the module's documentation.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Channel {
     /// Its mode.
     pub mode: Mode,

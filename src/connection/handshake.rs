@@ -37,7 +37,7 @@ pub fn server_properties() -> Vec<u8> {
         capabilities.insert(name, FieldValue::Bool(true));
     }
     table.insert("capabilities", FieldValue::Table(capabilities));
-    table.to_octets().split_off(size_of::<u32>())
+    table.to_octets()
 }
 
 /// Appends `connection.start`.

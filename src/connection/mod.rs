@@ -88,7 +88,6 @@ pub struct Consumer {
 }
 
 /// See the module's documentation.
-#[derive(Debug)]
 pub struct Connection {
     /// Its identity.
     pub id: ConnectionId,

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use ahash::{AHashMap, RandomState};
-use std::{hash::BuildHasher, sync::Arc};
+use std::sync::Arc;
 
 /// What is to be done after a round.
 #[derive(Default)]
@@ -52,15 +52,21 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Around what exists already.
-    pub fn new(registry: Registry, shard_count: usize) -> Self {
-        Self {
+    /// Around what exists already; the second value are the queues that their home shards are to be told of.
+    pub fn new(registry: Registry, shard_count: usize) -> (Self, Outcome) {
+        let mut plane = Self {
             registry,
             queues_of_shard: vec![0; shard_count],
             homes: AHashMap::new(),
             verified: AHashMap::new(),
             digests: RandomState::new(),
+        };
+        let mut outcome = Outcome::default();
+        let vhosts: Vec<_> = plane.registry.current().vhosts().cloned().collect();
+        for queue in vhosts.iter().flat_map(|vhost| vhost.queues()) {
+            plane.note_created(queue, &mut outcome);
         }
+        (plane, outcome)
     }
 
     /// The definitions with all that was applied.
@@ -68,18 +74,12 @@ impl ControlPlane {
         self.registry.snapshot()
     }
 
-    /// Applies a change of the broker itself: the import of definitions.
-    ///
-    /// # Errors
-    /// What a client would be told.
-    pub fn apply(&mut self, change: Change, outcome: &mut Outcome) -> Result<Applied, Exception> {
+    fn apply(&mut self, change: Change, outcome: &mut Outcome) -> Result<Applied, Exception> {
         let change = self.place(change);
         let applied = self.registry.apply(change)?;
         match &applied {
             Applied::Queue { definition, created: true } => {
-                self.queues_of_shard[usize::from(definition.home.0)] += 1;
-                self.homes.insert(definition.id, definition.home);
-                outcome.created.push(Arc::clone(definition));
+                self.note_created(definition, outcome);
             }
             Applied::VhostQueuesRemoved(queues) => {
                 for queue in queues {
@@ -147,6 +147,12 @@ impl ControlPlane {
             *home = ShardIndex(least.expect("there is a shard").0);
         }
         change
+    }
+
+    fn note_created(&mut self, queue: &Arc<QueueDefinition>, outcome: &mut Outcome) {
+        self.queues_of_shard[usize::from(queue.home.0)] += 1;
+        self.homes.insert(queue.id, queue.home);
+        outcome.created.push(Arc::clone(queue));
     }
 
     fn forget(&mut self, id: QueueId) {

@@ -22,6 +22,8 @@ mod priority;
 mod record;
 mod unacknowledged;
 
+pub use consumers::{ConsumerKey, ConsumerSettings, Consumers};
+
 use crate::definitions::QueueOptions;
 use crate::message::MessageView;
 use blocks::{BlockStore, Place};

@@ -2,10 +2,10 @@
 
 use crate::{
     control::{
-        plane::{ControlPlane, Outcome},
+        plane::ControlPlane,
         thread,
     },
-    definitions::{Registry, ShardIndex, import},
+    definitions::{Registry, ShardIndex, import::Import},
     server::start_error::StartError,
     shard::{
         Shard,
@@ -58,11 +58,11 @@ pub struct RunningShards {
 pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
     let count = plan.cores.len();
     assert!(count > 0, "a plan without shards");
-    let mut plane = ControlPlane::new(Registry::new(), count);
-    let mut outcome = Outcome::default();
+    let mut registry = Registry::new();
     if let Some(path) = &plan.definitions {
-        import_definitions(path, &mut plane, &mut outcome)?;
+        import_definitions(path, &mut registry, count)?;
     }
+    let (mut plane, outcome) = ControlPlane::new(registry, count);
     let (links, mailboxes) = mesh::connect(count);
     let (control, requests) = mpsc::channel();
     let published = Arc::new(Published::new(plane.snapshot()));
@@ -73,7 +73,7 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
     let clock = Instant::now();
     let unix_millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let unix_offset_millis = u64::try_from(unix_millis).unwrap_or(0);
-    let reply_secret = getrandom::u64().map_err(|error| setup("random numbers", io::Error::other(error)))?;
+    let reply_secret = getrandom::u64().map_err(|error| setup("random numbers", io::Error::other(error.to_string())))?;
     for (index, (links, core)) in links.into_iter().zip(&plan.cores).enumerate() {
         let number = ShardIndex(u16::try_from(index).expect("shards are bounded"));
         let shard = Shard::new(number, count, published.load(), unix_offset_millis, reply_secret);
@@ -126,13 +126,20 @@ fn setup(what: &str, source: io::Error) -> StartError {
     StartError::Setup { what: what.into(), source }
 }
 
-fn import_definitions(path: &Path, plane: &mut ControlPlane, outcome: &mut Outcome) -> Result<(), StartError> {
-    let refused = |reason: String| StartError::Definitions { path: path.into(), reason };
-    let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
-    for (place, change) in import::parse(&text).map_err(|error| refused(error.to_string()))? {
-        plane.apply(change, outcome).map_err(|exception| refused(format!("{place}: {}", exception.text())))?;
+fn import_definitions(path: &Path, registry: &mut Registry, shard_count: usize) -> Result<(), StartError> {
+    let file = path.display().to_string();
+    let octets = std::fs::read(path)
+        .map_err(|error| StartError::Definitions(format!("cannot read the definitions file {file}: {error}.")))?;
+    let shard_count = u16::try_from(shard_count).expect("shards are bounded");
+    let import = Import::parse(&file, &octets, shard_count);
+    let refused = |error: crate::definitions::import::ImportError| {
+        StartError::Definitions(format!("cannot use the definitions file {error}"))
+    };
+    let import = import.map_err(refused)?;
+    for note in &import.notes {
+        tracing::warn!("{file}: {note}");
     }
-    Ok(())
+    import.apply_to(registry).map_err(refused)
 }
 
 impl RunningShards {

@@ -2,7 +2,6 @@
 
 use super::{
     Shard,
-    control_message::ControlRequest,
     shard_message::{Asker, ConsumerHome, QueueRequest},
 };
 use crate::{
@@ -152,10 +151,5 @@ impl Shard {
             let cancel = Method::BasicCancel(basic::Cancel { consumer_tag: &consumer.tag, no_wait: true });
             self.send(home.connection.slot, consumer.channel, &cancel);
         }
-    }
-
-    /// Asks the control plane on behalf of nobody.
-    pub(super) fn tell_control(&mut self, operation: super::control_message::Operation) {
-        self.control_requests.push_back(ControlRequest { from: None, operation });
     }
 }

@@ -89,14 +89,14 @@ impl Shard {
     fn handle_delivery(&mut self, arrived: &Arrived, message: &MessageView<'_>) {
         let Arrived { to, queue, key, position, redelivered } = *arrived;
         let peer = usize::from(queue.home.0);
-        let connection = self.connections.with_id(to.connection.slot, to.connection.generation);
-        let Some(connection) = connection.filter(|connection| {
-            let is_open = connection.channel(to.channel).is_some();
-            is_open && connection.consumer(to.index, to.serial).is_some()
-        }) else {
+        let Some(connection) = self.connections.with_id(to.connection.slot, to.connection.generation) else {
             self.return_delivery(arrived);
             return;
         };
+        if connection.channel(to.channel).is_none() || connection.consumer(to.index, to.serial).is_none() {
+            self.return_delivery(arrived);
+            return;
+        }
         let channel = connection.channel(to.channel).expect("the channel was just found");
         if position.is_some() && !channel.has_room() {
             channel.held_back.push(to.index);

@@ -105,8 +105,8 @@ impl Shard {
         let connection = self.connections.get_mut(origin.slot).expect("a publish has a connection");
         let channel = connection.channel(origin.number).expect("a publish has a channel");
         if let Mode::Transactional { pending, .. } = &mut channel.mode {
-            connection.incoming_octets += message.body.len() as u64;
             pending.publishes.push((message.to_message(), publish.mandatory));
+            connection.incoming_octets += message.body.len() as u64;
             return Ok(Published::Done);
         }
         if publish.exchange.is_empty() && self.publish_reply(origin, publish, &message) {
@@ -301,7 +301,7 @@ impl Shard {
         if property_flags(raw) & TELLING_FLAGS == 0 {
             return Ok(told);
         }
-        let mut properties = Properties::decode(raw).map_err(ConnectionException::from)?;
+        let properties = Properties::decode(raw).map_err(ConnectionException::from)?;
         told.attributes.priority = properties.priority.unwrap_or(0);
         if let Some(expiration) = properties.expiration {
             told.attributes.expires_at = Some(self.now.saturating_add(parse_expiration(expiration)?));
@@ -316,16 +316,15 @@ impl Shard {
                 table.remove("BCC");
                 let octets = table.to_octets();
                 let mut rewritten = Vec::with_capacity(raw.len());
-                let kept = TableRef::new(&octets[4..]).expect("a table that was read before");
+                let kept = TableRef::new(&octets).expect("a table that was read before");
                 Properties { headers: Some(kept), ..properties }.encode(&mut rewritten);
                 told.rewritten = Some(rewritten);
             }
         }
         if properties.reply_to == Some(super::direct_reply::REPLY_TO_QUEUE) {
             let address = self.reply_address(origin)?;
-            properties.reply_to = Some(&address);
             let mut rewritten = Vec::with_capacity(raw.len() + address.len());
-            properties.encode(&mut rewritten);
+            Properties { reply_to: Some(&address), ..properties }.encode(&mut rewritten);
             told.rewritten = Some(rewritten);
         }
         Ok(told)
