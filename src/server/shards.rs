@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Instant;
 
+use crate::server::ring_memory::RingPlan;
 use crate::server::start_error::StartError;
 
 /// What shards are started with.
@@ -17,8 +18,8 @@ pub struct ShardPlan {
     pub busy_poll: bool,
     /// Above how much memory publishers are paused, in octets.
     pub memory_limit_octets: u64,
-    /// Disk buffers for each executor, in octets, so that all fit under the limit on locked memory.
-    pub io_memory_octets: usize,
+    /// The rings of each executor, so that all fit under the limit on locked memory.
+    pub rings: RingPlan,
     /// What exists from the start on.
     pub definitions: Option<PathBuf>,
 }
@@ -27,7 +28,8 @@ pub struct ShardPlan {
 #[derive(Debug)]
 pub struct RunningShards {}
 
-/// Starts one thread for each shard and loads the definitions. When it returns, shards take connections.
+/// Starts one thread for each shard and loads the definitions. When it returns, every executor has made its rings and
+/// takes connections. What an executor is refused with is a [`StartError::IoUring`].
 pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
     assert!(!plan.cores.is_empty(), "a plan without shards");
     drop(plan);
