@@ -3,3 +3,5 @@
 pub mod limits;
 pub mod message;
 pub mod server;
+#[cfg(test)]
+mod tidy;

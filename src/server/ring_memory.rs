@@ -162,7 +162,7 @@ mod tests {
             assert_eq!(plan(fitting, kernel, USUAL_OCTETS).expect("fits"), SMALLEST);
             match plan(fitting + 1, kernel, USUAL_OCTETS) {
                 Err(StartError::LockedMemory { shards_possible, .. }) => {
-                    assert_eq!(shards_possible, fitting, "{kernel:?}")
+                    assert_eq!(shards_possible, fitting, "{kernel:?}");
                 }
                 other => panic!("{kernel:?}: {other:?}"),
             }

@@ -107,10 +107,11 @@ impl StartError {
                 write!(
                     f,
                     "{shards} shard{} must lock {needed_kib} KiB of memory for io_uring but this process may lock {} KiB \
-                     only; raise the limit (ulimit -l {needed_kib}, LimitMEMLOCK= for systemd, --ulimit memlock= for \
-                     Docker)",
+                     only; raise the limit (ulimit -l {needed_kib}, LimitMEMLOCK={needed_kib}K for systemd, --ulimit \
+                     memlock={} for Docker)",
                     if *shards == 1 { "" } else { "s" },
                     allowed_octets / 1024,
+                    needed_kib * 1024,
                 )?;
                 match shards_possible {
                     0 => f.write_str("."),
