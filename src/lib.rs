@@ -11,3 +11,5 @@ pub mod queue;
 pub mod routing;
 pub mod server;
 pub mod shard;
+#[cfg(test)]
+mod tidy;

@@ -14,6 +14,7 @@ mod memory_limit;
 mod panic_hook;
 mod placement;
 pub mod preflight;
+pub mod ring_memory;
 pub mod shards;
 pub mod shutdown;
 pub mod start_error;
@@ -23,13 +24,14 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::Instant;
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::server::banner::Banner;
 use crate::server::config::ServeOptions;
 use crate::server::listener::{Listener, Stop};
 use crate::server::machine::Machine;
+use crate::server::ring_memory::RingPlan;
 use crate::server::shards::{ShardPlan, start_shards};
 use crate::server::shutdown::{SHUTDOWN_MOST, Shutdown};
 use crate::server::start_error::StartError;
@@ -42,7 +44,7 @@ use crate::server::start_error::StartError;
 /// # Errors
 /// Why it could not start. Once it listens, it only ends well.
 pub fn run(options: ServeOptions) -> Result<(), StartError> {
-    preflight::register_membarrier();
+    let huge_pages_off = preflight::settle_process();
     panic_hook::install();
     start_log(&options.log);
     let setup = |what: &str| {
@@ -51,11 +53,12 @@ pub fn run(options: ServeOptions) -> Result<(), StartError> {
     };
 
     let machine = Machine::look();
-    let cores = placement::place_shards(&options, &machine)?;
+    let mut cores = placement::place_shards(&options, &machine)?;
     let open_files_most = machine::raise_open_files();
-    let io_memory_octets = preflight::check(cores.len())?;
+    let is_default = options.shards.is_none() && options.cores.is_none();
+    let rings = check_rings(&mut cores, is_default)?;
     let memory_limit_octets = options.memory_limit.octets(machine.memory_octets);
-    info!(?machine, open_files_most, io_memory_octets, "the machine");
+    debug!(?machine, open_files_most, ?rings, "what the machine gives");
 
     let mut shutdown = Shutdown::catch().map_err(setup("signal handlers"))?;
     let stop = Stop::new().map_err(setup("the end of the listener"))?;
@@ -66,9 +69,10 @@ pub fn run(options: ServeOptions) -> Result<(), StartError> {
         cores: cores.clone(),
         busy_poll: options.busy_poll,
         memory_limit_octets,
-        io_memory_octets,
+        rings,
         definitions: options.definitions,
     })?;
+    drop(huge_pages_off);
 
     thread::scope(|scope| {
         let accept = || listener.run(&stop, |stream, peer| shards.place(stream, peer));
@@ -86,6 +90,20 @@ pub fn run(options: ServeOptions) -> Result<(), StartError> {
     }
     info!("ended");
     Ok(())
+}
+
+/// The rings of each shard. Where too little memory may be locked for as many as there are cores, and no other number
+/// was asked for, there are as many shards as possible.
+fn check_rings(cores: &mut Vec<Option<usize>>, is_default: bool) -> Result<RingPlan, StartError> {
+    let checked = preflight::check(cores.len());
+    match &checked {
+        Err(reason @ StartError::LockedMemory { shards_possible, .. }) if is_default && *shards_possible > 0 => {
+            cores.truncate(*shards_possible);
+            warn!("{reason} Starting {} instead.", cores.len());
+            preflight::check(cores.len())
+        }
+        _ => checked,
+    }
 }
 
 /// Logs to standard error from now on. `filter` was checked when it was parsed.

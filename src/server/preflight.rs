@@ -7,62 +7,52 @@ use std::io;
 
 use io_uring::{IoUring, Probe, opcode};
 use rustix::io::Errno;
-use rustix::thread::{CapabilitySet, MembarrierCommand, capabilities, membarrier};
+use rustix::thread::{
+    CapabilitySet, MembarrierCommand, capabilities, disable_transparent_huge_pages, membarrier,
+    transparent_huge_pages_are_disabled,
+};
 
 use crate::server::machine::raise_locked_memory;
+use crate::server::ring_memory::{KernelVersion, RingPlan, plan_rings};
 use crate::server::start_error::StartError;
-
-/// Entries in each submission queue of a shard.
-///
-/// 4096, so that the executor's throughput timer does not fire in a burst of completions.
-pub const RING_DEPTH: usize = 4096;
-
-/// Rings of each executor: main, latency and poll.
-const RINGS_PER_SHARD: u64 = 3;
-/// What the executor demands of the limit on locked memory, however little it uses, in octets.
-const LOCKED_OCTETS_MIN: u64 = 512 << 10;
-/// Disk buffers of each shard where memory may be locked freely, in octets; registered once with each ring.
-const IO_MEMORY_OCTETS_MAX: usize = 1 << 20;
-/// The least that the executor takes for disk buffers, in octets.
-const IO_MEMORY_OCTETS_MIN: usize = 64 << 10;
-/// What one ring of [`RING_DEPTH`] locks where the kernel counts it, in octets.
-///
-/// Queue entries, 64 octets each, and one block with the submission array (4 octets for each entry) and twice as many
-/// completions (16 octets each); both are rounded up to a power of two of pages.
-const RING_OCTETS: u64 =
-    ((RING_DEPTH * 64).next_power_of_two() + (RING_DEPTH * 4 + 2 * RING_DEPTH * 16).next_power_of_two()) as u64;
-
-const _: () = assert!(IO_MEMORY_OCTETS_MIN.is_power_of_two() && IO_MEMORY_OCTETS_MIN < IO_MEMORY_OCTETS_MAX);
-const _: () = assert!(RING_OCTETS == 512 << 10);
-
-/// A kernel's major and minor number.
-type KernelVersion = (u32, u32);
 
 /// The first kernel with every operation that the executor uses.
 const KERNEL_MIN: KernelVersion = (5, 8);
-/// The first kernel that counts rings as memory of their control group and no longer as locked memory.
-const KERNEL_RINGS_UNLOCKED: KernelVersion = (5, 12);
+/// Keeps the process off huge pages until it is dropped, which restores what was before.
+#[derive(Debug)]
+pub struct HugePagesOff {
+    were_off: bool,
+}
 
-/// Announces the use of memory barriers across threads. To be called first, while there is one thread.
+/// Settles what concerns the whole process. To be called first, while there is one thread and little memory in use.
 ///
-/// Later it can stall for tens of milliseconds; the executor does it when it first sleeps. A kernel without it is fine:
-/// the executor then has another way.
-pub fn register_membarrier() {
+/// Announces memory barriers across threads, which can stall for tens of milliseconds where the executor only does it
+/// when it first sleeps. And keeps off huge pages until all executors are made: of a disk buffer within one, the kernel
+/// counts all of its 2 MiB as locked, three times for each shard. (Measured with mimalloc, whose memory the kernel
+/// makes huge, and the usual limit of 8 MiB: only 4 of 16 executors could be made, 16 of 16 without huge pages.)
+pub fn settle_process() -> HugePagesOff {
+    // A kernel without either is fine: the executor has another way, and buffers just count for more.
     let _ = membarrier(MembarrierCommand::RegisterPrivateExpedited);
+    let were_off = transparent_huge_pages_are_disabled().unwrap_or(false);
+    let _ = disable_transparent_huge_pages(true);
+    HugePagesOff { were_off }
+}
+
+impl Drop for HugePagesOff {
+    fn drop(&mut self) {
+        let _ = disable_transparent_huge_pages(self.were_off);
+    }
 }
 
 /// Makes sure that `io_uring` can be used and that `shards` executors may lock the memory they need, raising the limit
-/// where that is possible.
-///
-/// Returns how much memory for disk buffers each executor may have, in octets.
+/// where that is possible. Returns the rings that each may have.
 ///
 /// # Errors
 /// Why `io_uring` cannot be used, or that too little memory may be locked.
-pub fn check(shards: usize) -> Result<usize, StartError> {
+pub fn check(shards: usize) -> Result<RingPlan, StartError> {
     let kernel = Kernel::look();
     probe_io_uring().map_err(|failure| kernel.explain(failure))?;
-    let rings_are_locked = kernel.version() < KERNEL_RINGS_UNLOCKED;
-    plan_io_memory(shards, rings_are_locked, may_lock_freely(), raise_locked_memory)
+    plan_rings(shards, kernel.version(), may_lock_freely(), raise_locked_memory)
 }
 
 /// What a ring was refused with.
@@ -162,39 +152,6 @@ fn may_lock_freely() -> bool {
     capable && uid_map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// The largest disk buffers, in octets for each shard, with which all shards fit under the limit on locked memory.
-///
-/// `raise` is asked for the octets that would be best and answers with those that may be locked, `None` for any number.
-fn plan_io_memory(
-    shards: usize,
-    rings_are_locked: bool,
-    may_lock_freely: bool,
-    raise: impl FnOnce(u64) -> Option<u64>,
-) -> Result<usize, StartError> {
-    let needed_per_shard = |io_memory_octets: usize| {
-        let ring_octets = if rings_are_locked { RING_OCTETS } else { 0 };
-        if may_lock_freely { 0 } else { RINGS_PER_SHARD * (ring_octets + io_memory_octets as u64) }
-    };
-    let needed = |io_memory_octets| (needed_per_shard(io_memory_octets) * shards as u64).max(LOCKED_OCTETS_MIN);
-
-    let Some(allowed_octets) = raise(needed(IO_MEMORY_OCTETS_MAX)) else { return Ok(IO_MEMORY_OCTETS_MAX) };
-    let mut io_memory_octets = IO_MEMORY_OCTETS_MAX;
-    while needed(io_memory_octets) > allowed_octets {
-        if io_memory_octets == IO_MEMORY_OCTETS_MIN {
-            let fitting = allowed_octets.checked_div(needed_per_shard(IO_MEMORY_OCTETS_MIN)).unwrap_or(0);
-            let shards_possible = if allowed_octets < LOCKED_OCTETS_MIN { 0 } else { fitting };
-            return Err(StartError::LockedMemory {
-                shards,
-                needed_octets: needed(IO_MEMORY_OCTETS_MIN),
-                allowed_octets,
-                shards_possible: usize::try_from(shards_possible).expect("fewer than the shards that were asked for"),
-            });
-        }
-        io_memory_octets /= 2;
-    }
-    Ok(io_memory_octets)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,9 +159,7 @@ mod tests {
     /// Goal: the machine that runs the tests can run shards. Method: the check itself, for one shard.
     #[test]
     fn this_machine_can_run_a_shard() {
-        register_membarrier();
-        let io_memory_octets = check(1).expect("io_uring");
-        assert!((IO_MEMORY_OCTETS_MIN..=IO_MEMORY_OCTETS_MAX).contains(&io_memory_octets));
+        check(1).expect("io_uring");
     }
 
     fn explain(release: &str, disabled: Option<u8>, seccomp_filters: bool, errno: Errno) -> StartError {
@@ -240,48 +195,5 @@ mod tests {
             let kernel = Kernel { release: release.into(), io_uring_disabled: None, seccomp_filters: false };
             assert_eq!(kernel.version(), version, "{release}");
         }
-    }
-
-    /// Plans under a limit that cannot be raised.
-    fn plan(shards: usize, rings_are_locked: bool, may_lock_freely: bool, allowed: u64) -> Result<usize, StartError> {
-        plan_io_memory(shards, rings_are_locked, may_lock_freely, |_| Some(allowed))
-    }
-
-    /// Goal: disk buffers shrink until all shards fit. Method: both sides of the limit at the largest and smallest size.
-    #[test]
-    fn disk_buffers_shrink_to_fit() {
-        assert_eq!(plan(2, false, false, 6 << 20).expect("fits"), 1 << 20);
-        assert_eq!(plan(2, false, false, (6 << 20) - 1).expect("fits"), 512 << 10);
-        assert_eq!(plan(42, false, false, 8 << 20).expect("fits"), 64 << 10);
-        assert_eq!(plan_io_memory(256, true, false, |_| None).expect("no limit"), 1 << 20);
-        assert_eq!(plan(256, true, true, 512 << 10).expect("privileged"), 1 << 20);
-    }
-
-    /// Goal: where even the smallest does not fit, the error says how many shards would.
-    /// Method: one shard too many on a new kernel and on one that counts the rings.
-    #[test]
-    fn too_little_locked_memory() {
-        for (shards, rings_are_locked, allowed, fitting) in
-            [(43, false, 8 << 20, 42), (5, true, 8 << 20, 4), (1, true, 512 << 10, 0), (1, false, (512 << 10) - 1, 0)]
-        {
-            match plan(shards, rings_are_locked, false, allowed) {
-                Err(StartError::LockedMemory { allowed_octets, shards_possible, .. }) => {
-                    assert_eq!((allowed_octets, shards_possible), (allowed, fitting));
-                }
-                other => panic!("{shards} shards: {other:?}"),
-            }
-        }
-        assert!(plan(1, false, true, (512 << 10) - 1).is_err(), "the executor asks even the privileged");
-    }
-
-    /// Goal: the limit is raised as far as the best size needs. Method: look at what is asked for.
-    #[test]
-    fn limit_is_raised_for_the_best_size() {
-        let mut asked = 0;
-        let planned = plan_io_memory(4, true, false, |octets| {
-            asked = octets;
-            Some(octets)
-        });
-        assert_eq!((planned.expect("raised"), asked), (1 << 20, 4 * 3 * ((512 << 10) + (1 << 20))));
     }
 }

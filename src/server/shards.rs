@@ -6,7 +6,7 @@ use crate::{
         thread,
     },
     definitions::{Registry, ShardIndex, import::Import},
-    server::start_error::StartError,
+    server::{ring_memory::RingPlan, start_error::StartError},
     shard::{
         Shard,
         event_loop::{self, Gauges, Published, ShardStart},
@@ -38,8 +38,8 @@ pub struct ShardPlan {
     pub busy_poll: bool,
     /// Above how much memory publishers are paused, in octets.
     pub memory_limit_octets: u64,
-    /// Disk buffers for each executor, in octets, so that all fit under the limit on locked memory.
-    pub io_memory_octets: usize,
+    /// The rings of each executor, so that all fit under the limit on locked memory.
+    pub rings: RingPlan,
     /// What exists from the start on.
     pub definitions: Option<PathBuf>,
 }
@@ -51,10 +51,12 @@ pub struct RunningShards {
     gauges: Arc<Vec<Gauges>>,
 }
 
-/// Starts one thread for each shard and loads the definitions. When it returns, shards take connections.
+/// Starts one thread for each shard and loads the definitions. When it returns, every executor has made its rings and
+/// takes connections.
 ///
 /// # Errors
-/// Where the definitions can't be loaded, or a thread or its executor can't be made.
+/// Where the definitions can't be loaded, or a thread can't be made. What an executor is refused with is a
+/// [`StartError::IoUring`].
 pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
     let count = plan.cores.len();
     assert!(count > 0, "a plan without shards");
@@ -82,7 +84,8 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
             links,
             core: *core,
             busy_poll: plan.busy_poll,
-            io_memory_octets: plan.io_memory_octets,
+            ring_entries: plan.rings.depth,
+            io_memory_octets: plan.rings.io_memory_octets,
             published: Arc::clone(&published),
             control: control.clone(),
             gauges: Arc::clone(&gauges),
@@ -101,7 +104,7 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
     for _ in 0..count {
         match failures.recv() {
             Ok(None) => {}
-            Ok(Some(reason)) => return Err(setup("a shard's executor", io::Error::other(reason))),
+            Ok(Some(reason)) => return Err(StartError::IoUring { source: io::Error::other(reason) }),
             Err(_) => return Err(setup("a shard's executor", io::Error::other("its thread ended"))),
         }
     }

@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::server::core_list;
-use crate::server::memory_limit::size_text;
 
 /// Why the broker cannot start. `Display` is the sentence that the user gets to read.
 #[derive(Debug)]
@@ -104,20 +103,26 @@ impl StartError {
                  seccomp=unconfined allows all).",
             ),
             StartError::LockedMemory { shards, needed_octets, allowed_octets, shards_possible } => {
+                let needed_kib = needed_octets.div_ceil(1024);
                 write!(
                     f,
-                    "{shards} shard{} must lock {} of memory for io_uring but this process may lock {} only; raise the \
-                     limit (ulimit -l {}, LimitMEMLOCK= for systemd, --ulimit memlock= for Docker)",
+                    "{shards} shard{} must lock {needed_kib} KiB of memory for io_uring but this process may lock {} KiB \
+                     only; raise the limit (ulimit -l {needed_kib}, LimitMEMLOCK={needed_kib}K for systemd, --ulimit \
+                     memlock={} for Docker)",
                     if *shards == 1 { "" } else { "s" },
-                    size_text(*needed_octets),
-                    size_text(*allowed_octets),
-                    needed_octets.div_ceil(1024)
+                    allowed_octets / 1024,
+                    needed_kib * 1024,
                 )?;
                 match shards_possible {
                     0 => f.write_str("."),
                     possible => write!(f, " or run fewer with --shards {possible}."),
                 }
             }
+            StartError::IoUring { source } if source.kind() == io::ErrorKind::OutOfMemory => f.write_str(
+                "io_uring cannot lock the memory that it needs, of which other programs of this user may hold some; raise \
+                 the limit (ulimit -l 65536, LimitMEMLOCK=64M for systemd, --ulimit memlock=67108864 for Docker) or run \
+                 fewer shards with --shards.",
+            ),
             StartError::IoUring { source } => {
                 write!(
                     f,
@@ -153,6 +158,7 @@ mod tests {
             (StartError::IoUringDisabled { level: 2 }, "sysctl kernel.io_uring_disabled=0"),
             (StartError::IoUringFiltered, "--security-opt"),
             (StartError::IoUring { source: io::Error::other("x") }, "limits"),
+            (StartError::IoUring { source: io::ErrorKind::OutOfMemory.into() }, "ulimit -l"),
             (
                 StartError::LockedMemory {
                     shards: 64,

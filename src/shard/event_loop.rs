@@ -37,8 +37,6 @@ const TICK: Duration = Duration::from_millis(100);
 const ROUNDS_MAX: usize = 8;
 /// glommio 0.9 can park with runnable tasks when its preempt timer fires: it never does.
 const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
-/// Entries of each of the executor's rings, so that a burst of completions does not overflow them.
-const RING_ENTRIES: usize = 4096;
 /// How long a shard that has its core to itself looks for work before it sleeps.
 const SPIN: Duration = Duration::from_micros(200);
 /// Below this part of the limit, in percent, memory is no longer short.
@@ -91,6 +89,8 @@ pub struct ShardStart {
     pub core: Option<usize>,
     /// Whether it spins before it sleeps.
     pub busy_poll: bool,
+    /// Entries of each of the executor's rings.
+    pub ring_entries: usize,
     /// Locked memory for the executor's own buffers, in octets.
     pub io_memory_octets: usize,
     /// The definitions.
@@ -132,7 +132,7 @@ pub fn run(start: ShardStart, started: impl FnOnce()) -> Result<(), String> {
     let mut builder = LocalExecutorBuilder::new(placement)
         .name("shard")
         .preempt_timer(PREEMPT_TIMER)
-        .ring_depth(RING_ENTRIES)
+        .ring_depth(start.ring_entries)
         .io_memory(start.io_memory_octets);
     if start.busy_poll && start.core.is_some() {
         builder = builder.spin_before_park(SPIN);
