@@ -1,5 +1,6 @@
 //! Lepus, an AMQP 0-9-1 message broker for Linux.
 
+pub mod definitions;
 pub mod limits;
 pub mod message;
 pub mod protocol;
