@@ -63,10 +63,10 @@ fn a_method_inside_a_body_is_unexpected() {
     check_refused(frames, 505, "UNEXPECTED_FRAME");
 }
 
-/// RabbitMQ closes the connection here too, with a code that changed between its versions.
+/// RabbitMQ goes on collecting body frames then, for ever; that is nothing to follow.
 #[test]
 fn a_body_longer_than_declared_is_refused() {
-    let mut broker = Broker::start(&[]);
+    let Some(mut broker) = Broker::own(&[]) else { return };
     let mut canary = Canary::new(&broker);
     let mut wire = Wire::open(&broker);
     let queue = wire.declare(1, "", EXCLUSIVE);

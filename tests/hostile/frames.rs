@@ -1,6 +1,6 @@
 //! Frames that are not frames (AMQP 0-9-1, section 4.2.3).
 
-use crate::support::broker::Broker;
+use crate::support::broker::{Broker, oracle};
 use crate::support::canary::{Canary, broker_is_unhurt};
 use crate::support::methods::{self, queue};
 use crate::support::octets::{BODY, FRAME_END, HEADER, HEARTBEAT, METHOD, Octets, frame, frame_declaring};
@@ -19,7 +19,9 @@ fn check_refused(octets: &[u8], code: u16, text_part: &str) {
 }
 
 /// Goal: a frame longer than frame-max is refused as soon as its header is there.
-/// Method: declare one octet too many and send the seven octets of the header only; the largest frame is accepted.
+/// Method: declare a payload longer than frame-max and send the seven octets of the header only; the largest frame is
+/// accepted. Payloads between frame-max less 8 and frame-max are left open: RabbitMQ forgives clients that forgot to
+/// count header and frame-end.
 #[test]
 fn a_frame_over_frame_max_is_refused_from_its_header() {
     let mut broker = Broker::start(&[]);
@@ -29,8 +31,8 @@ fn a_frame_over_frame_max_is_refused_from_its_header() {
     wire.publish(1, "", &queue, 0, &vec![7; 8192 - 8]);
     assert_eq!(wire.get(1, &queue, true).expect("it arrived").body.len(), 8192 - 8);
     wire.send_method(1, &methods::publish("", &queue, 0));
-    wire.send_frame(HEADER, 1, &methods::content_header(8192 - 7, &methods::NO_PROPERTIES));
-    wire.send(&frame_declaring(BODY, 1, 8192 - 7, &[])[..7]);
+    wire.send_frame(HEADER, 1, &methods::content_header(8193, &methods::NO_PROPERTIES));
+    wire.send(&frame_declaring(BODY, 1, 8193, &[])[..7]);
     wire.expect_close(501, "FRAME_ERROR");
     broker_is_unhurt(&mut broker);
 }
@@ -107,7 +109,15 @@ fn a_connection_that_ends_inside_a_frame_publishes_nothing() {
 #[test]
 fn unknown_classes_and_methods_are_not_implemented() {
     for id in [(0, 0), (10, 99), (20, 99), (30, 10), (60, 99), (60, 130), (61, 10), (85, 12), (90, 40), (65535, 65535)] {
-        check_refused(&frame(METHOD, 1, &Octets::method(id).0), 540, "NOT_IMPLEMENTED");
+        if oracle().is_some() {
+            // RabbitMQ 3.10 crashes the connection on those, without a word.
+            let broker = Broker::start(&[]);
+            let mut wire = Wire::open(&broker);
+            wire.send(&frame(METHOD, 1, &Octets::method(id).0));
+            assert!(matches!(wire.read_to_end(), None | Some(540)), "{id:?}");
+        } else {
+            check_refused(&frame(METHOD, 1, &Octets::method(id).0), 540, "NOT_IMPLEMENTED");
+        }
     }
 }
 
@@ -116,10 +126,11 @@ fn unknown_classes_and_methods_are_not_implemented() {
 fn the_brokers_own_methods_are_refused_from_a_client() {
     let deliver = Octets::method((60, 60)).short("tag").u64(1).u8(0).short("").short("").0;
     let declare_ok = Octets::method((50, 11)).short("q").u32(0).u32(0).0;
-    for payload in [deliver, declare_ok] {
+    let content = frame(HEADER, 1, &methods::content_header(0, &methods::NO_PROPERTIES));
+    for octets in [[frame(METHOD, 1, &deliver), content].concat(), frame(METHOD, 1, &declare_ok)] {
         let mut broker = Broker::start(&[]);
         let mut wire = Wire::open(&broker);
-        wire.send_method(1, &payload);
+        wire.send(&octets);
         let code = wire.read_to_end();
         assert!(matches!(code, Some(503 | 505 | 540)), "it was answered {code:?}");
         broker_is_unhurt(&mut broker);

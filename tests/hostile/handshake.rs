@@ -37,6 +37,10 @@ fn other_protocol_headers_are_answered_with_the_supported_one() {
         [0x16, 3, 1, 2, 0, 1, 0, 1],
         [0; 8],
     ] {
+        // RabbitMQ takes the header of 0-8 and serves 0-9-1.
+        if crate::support::broker::oracle().is_some() && header[4..] == [1, 1, 8, 0] {
+            continue;
+        }
         check_header_answered(&header);
     }
 }
@@ -153,7 +157,11 @@ fn a_whole_handshake_in_one_write_is_accepted() {
 fn check_login(handshake: &Handshake, code: Option<u16>, text_part: &str) {
     let mut broker = Broker::start(&[]);
     let refusal = Wire::try_open(&broker, handshake).err().expect("it is refused");
-    assert_eq!(refusal.code, code, "{refusal:?}");
+    // RabbitMQ 3.10 closes without a word where it dislikes tune-ok; 530 is what the specification wants to be said.
+    if broker.is_oracle() && code == Some(530) && refusal.code.is_none() {
+        return;
+    }
+    assert_eq!(refusal.code, code, "{refusal:?} to tune {:?} {:?}", handshake.channel_max, handshake.frame_max);
     assert!(refusal.text.contains(text_part), "{refusal:?}");
     broker_is_unhurt(&mut broker);
 }

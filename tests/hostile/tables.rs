@@ -6,7 +6,7 @@ use crate::support::broker::Broker;
 use crate::support::canary::{Canary, broker_is_unhurt};
 use crate::support::methods::{self, EXCLUSIVE};
 use crate::support::octets::{HEADER, Octets, Table};
-use crate::support::wire::Wire;
+use crate::support::wire::{ANSWER_MAX, Event, Wire, describe};
 
 /// Sends the table as arguments of a `queue.declare`; answers the code of the `connection.close`.
 #[track_caller]
@@ -16,8 +16,17 @@ fn declare_with(table: &Table) -> Option<u16> {
     let mut wire = Wire::open(&broker);
     wire.send_method(1, &methods::queue_declare("", EXCLUSIVE, table));
     let start = Instant::now();
-    wire.finish_sending();
-    let code = wire.read_to_end();
+    let Event::Frame(frame) = wire.next_event(ANSWER_MAX) else {
+        assert!(broker.is_oracle(), "it was closed without a word");
+        // RabbitMQ crashes the connection on some of them.
+        return Some(541);
+    };
+    let code = if frame.method_id() == Some(methods::queue::DECLARE_OK) {
+        None
+    } else {
+        assert_eq!(frame.method_id(), Some(methods::connection::CLOSE), "got {}", describe(&frame));
+        Some(frame.arguments().u16())
+    };
     assert!(start.elapsed() < Duration::from_secs(3) || broker.is_oracle(), "it took {:?}", start.elapsed());
     canary.sing();
     broker_is_unhurt(&mut broker);
@@ -27,6 +36,10 @@ fn declare_with(table: &Table) -> Option<u16> {
 #[track_caller]
 fn check_malformed(table: &Table) {
     let code = declare_with(table);
+    if code.is_none() && crate::support::broker::oracle().is_some() {
+        eprintln!("accepted: {table:?}");
+        return;
+    }
     assert!(matches!(code, Some(501 | 502 | 541)), "{:?} was answered {code:?}", &table.0[..table.0.len().min(40)]);
 }
 
@@ -91,9 +104,13 @@ fn ten_thousand_nested_tables_in_headers_hurt_nobody() {
     wire.send_method(1, &methods::publish("", &queue, 0));
     let properties = Octets::new().u16(1 << 13).table(&nested_tables(10_000)).0;
     wire.send_frame(HEADER, 1, &methods::content_header(0, &properties));
-    wire.finish_sending();
-    let code = wire.read_to_end();
-    assert!(matches!(code, None | Some(501 | 502)), "it was answered {code:?}");
+    if broker.is_oracle() {
+        // RabbitMQ does not look into headers that it does not need.
+        assert!(wire.get(1, &queue, true).is_some());
+    } else {
+        let code = wire.read_to_end();
+        assert!(matches!(code, Some(501 | 502)), "it was answered {code:?}");
+    }
     broker_is_unhurt(&mut broker);
 }
 

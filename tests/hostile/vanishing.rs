@@ -151,23 +151,24 @@ fn a_hundred_thousand_unacknowledged_messages_come_back() {
 /// Acknowledging in the worst order: every second from the end, the others are given back.
 #[test]
 fn acknowledgements_in_any_order_are_cheap() {
-    const MESSAGES: u64 = 50_000;
     let mut broker = Broker::start(&[]);
+    // RabbitMQ takes a time that grows with the square.
+    let messages: u64 = if broker.is_oracle() { 2_000 } else { 50_000 };
     let mut wire = Wire::open(&broker);
     let name = wire.declare(1, "", methods::EXCLUSIVE);
-    for number in 0..MESSAGES {
+    for number in 0..messages {
         wire.publish(1, "", &name, 0, &number.to_be_bytes());
     }
     wire.consume(1, &name, "holder", 0);
-    for _ in 0..MESSAGES {
+    for _ in 0..messages {
         wire.expect_delivery(1);
     }
     wire.call(1, &methods::cancel("holder"), basic::CANCEL_OK);
-    for tag in (1..=MESSAGES).rev().step_by(2) {
+    for tag in (1..=messages).rev().step_by(2) {
         wire.send_method(1, &methods::ack(tag, false));
     }
     wire.call(1, &methods::recover(true), basic::RECOVER_OK);
-    wait_until("half come back", NOTICED_MAX, || u64::from(wire.counts(1, &name).0) == MESSAGES / 2);
+    wait_until("half come back", NOTICED_MAX, || u64::from(wire.counts(1, &name).0) == messages / 2);
     let first = wire.get(1, &name, true).expect("it is back");
     assert_eq!((first.body, first.redelivered), (0_u64.to_be_bytes().to_vec(), true));
     broker_is_unhurt(&mut broker);

@@ -130,6 +130,9 @@ pub fn queue_purge(name: &str) -> Vec<u8> {
     Octets::method(queue::PURGE).u16(0).short(name).u8(0).0
 }
 
+/// Bit of `exchange.declare`; passive and durable are those of `queue.declare`.
+pub const EXCHANGE_AUTO_DELETE: u8 = 4;
+
 pub fn exchange_declare(name: &str, kind: &str, bits: u8) -> Vec<u8> {
     Octets::method(exchange::DECLARE).u16(0).short(name).short(kind).u8(bits).table(&Table::new()).0
 }

@@ -68,7 +68,7 @@ impl Octets {
 }
 
 /// The entries of a field table, without its length.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Table(pub Vec<u8>);
 
 impl Table {

@@ -410,6 +410,8 @@ impl Wire {
         loop {
             let frame = self.read_frame();
             if frame.method_id() == Some(connection::CLOSE_OK) {
+                // RabbitMQ leaves it to the client to close the socket first.
+                self.finish_sending();
                 return self.expect_end();
             }
         }
