@@ -1,4 +1,6 @@
 //! How the broker stops: every client is told, and the process ends within five seconds.
+#![allow(clippy::doc_markdown, reason = "RabbitMQ is a name, not code")]
+#![allow(clippy::large_stack_arrays, reason = "the stacks of tests have room")]
 
 #[path = "support/mod.rs"]
 mod support;

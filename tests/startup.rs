@@ -1,4 +1,6 @@
 //! How the broker starts, and how it says that it cannot: exit code and one clear sentence.
+#![allow(clippy::doc_markdown, reason = "RabbitMQ is a name, not code")]
+#![allow(clippy::large_stack_arrays, reason = "the stacks of tests have room")]
 
 #[path = "support/mod.rs"]
 mod support;
@@ -123,7 +125,9 @@ fn help_and_version_are_told() {
     let help = run(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     let text = String::from_utf8(help.stdout).expect("help is text");
-    for flag in ["--bind", "--port", "--shards", "--cores", "--log", "--definitions", "--memory-limit", "LEPUS_PORT", "5672"] {
+    for flag in
+        ["--bind", "--port", "--shards", "--cores", "--log", "--definitions", "--memory-limit", "LEPUS_PORT", "5672"]
+    {
         assert!(text.contains(flag), "`{flag}` is missing in the help:\n{text}");
     }
     let version = run(&["--version"]);
@@ -193,7 +197,10 @@ fn a_bad_definitions_file_stops_the_start() {
     check_bad_definitions("[1, 2]", &["line 1"]);
     check_bad_definitions("{\n \"vhosts\": [\n", &["line"]);
     check_bad_definitions(r#"{"users": 5}"#, &["users|line 1"]);
-    check_bad_definitions(r#"{"vhosts": [{"name": "/"}], "queues": [{"name": 5, "vhost": "/"}]}"#, &["queues[0]|line 1"]);
+    check_bad_definitions(
+        r#"{"vhosts": [{"name": "/"}], "queues": [{"name": 5, "vhost": "/"}]}"#,
+        &["queues[0]|line 1"],
+    );
     check_bad_definitions(
         r#"{"vhosts": [{"name": "/"}], "queues": [
             {"name": "q", "vhost": "/", "durable": true, "auto_delete": false, "arguments": {"x-max-length": "many"}}]}"#,
@@ -317,7 +324,10 @@ fn permissions_of_an_export_are_enforced() {
     let none = Table::new();
     let refused: [(Vec<u8>, &str); 6] = [
         (methods::queue_declare("alices", 0, &none), "configure access to queue 'alices' in vhost '/' refused"),
-        (methods::exchange_declare("alices", "direct", 0), "configure access to exchange 'alices' in vhost '/' refused"),
+        (
+            methods::exchange_declare("alices", "direct", 0),
+            "configure access to exchange 'alices' in vhost '/' refused",
+        ),
         (methods::consume("work", "c", 0), "read access to queue 'work' in vhost '/' refused for user 'bob'"),
         (methods::get("work", true), "read access to queue 'work' in vhost '/' refused for user 'bob'"),
         (methods::queue_purge("work"), "read access to queue 'work' in vhost '/' refused for user 'bob'"),

@@ -44,9 +44,8 @@ fn a_second_header_is_unexpected() {
 
 #[test]
 fn a_method_in_place_of_a_header_is_unexpected() {
-    let frames = |queue: &str| {
-        vec![frame(METHOD, 1, &publish("", queue, 0)), frame(METHOD, 1, &methods::qos(0, false))]
-    };
+    let frames =
+        |queue: &str| vec![frame(METHOD, 1, &publish("", queue, 0)), frame(METHOD, 1, &methods::qos(0, false))];
     check_refused(frames, 505, "UNEXPECTED_FRAME");
 }
 

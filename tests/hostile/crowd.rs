@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::support::broker::{BINARY, Broker};
 use crate::support::canary::{Canary, broker_is_unhurt};
-use crate::support::wire::{Event, Handshake, Wire};
-use crate::support::{raise_open_files_limit, wait_until};
 use crate::support::methods::connection;
 use crate::support::octets::PROTOCOL_HEADER;
+use crate::support::wire::{Event, Handshake, Wire};
+use crate::support::{raise_open_files_limit, wait_until};
 
 /// Goal: two thousand connections at once, each usable; afterwards their sockets are closed and memory is back.
 #[test]

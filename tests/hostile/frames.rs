@@ -108,7 +108,8 @@ fn a_connection_that_ends_inside_a_frame_publishes_nothing() {
 
 #[test]
 fn unknown_classes_and_methods_are_not_implemented() {
-    for id in [(0, 0), (10, 99), (20, 99), (30, 99), (60, 99), (60, 130), (61, 10), (85, 12), (90, 40), (65535, 65535)] {
+    for id in [(0, 0), (10, 99), (20, 99), (30, 99), (60, 99), (60, 130), (61, 10), (85, 12), (90, 40), (65535, 65535)]
+    {
         if oracle().is_some() {
             // RabbitMQ 3.10 crashes the connection on those, without a word.
             let broker = Broker::start(&[]);

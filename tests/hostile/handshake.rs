@@ -289,7 +289,8 @@ fn slow_handshakes_are_dropped_after_ten_seconds() {
 /// Frames of other kinds and of any size before the connection is open.
 #[test]
 fn frames_before_the_handshake_are_refused() {
-    for octets in [frame(BODY, 0, b"x"), frame(METHOD, 7, &methods::channel_open()), vec![1, 0, 0, 255, 255, 255, 255]] {
+    for octets in [frame(BODY, 0, b"x"), frame(METHOD, 7, &methods::channel_open()), vec![1, 0, 0, 255, 255, 255, 255]]
+    {
         let mut broker = Broker::start(&[]);
         let mut wire = Wire::connect(&broker);
         wire.send(&PROTOCOL_HEADER);

@@ -184,7 +184,12 @@ fn the_session_is_valid_without_mutations() {
             Event::Frame(frame) if frame.method_id() == Some(connection::CLOSE_OK) => break,
             Event::Frame(frame) if frame.method_id().is_some_and(|(_, method)| method == 50 || method == 40) => {
                 // Only basic.return (60, 50) is welcome among those.
-                assert_eq!(frame.method_id(), Some(methods::basic::RETURN), "{}", crate::support::wire::describe(&frame));
+                assert_eq!(
+                    frame.method_id(),
+                    Some(methods::basic::RETURN),
+                    "{}",
+                    crate::support::wire::describe(&frame)
+                );
             }
             Event::Frame(_) => {}
             other => panic!("the broker closed before close-ok: {other:?}"),

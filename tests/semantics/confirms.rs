@@ -17,10 +17,8 @@ fn settle(settled: &mut [bool], mut ack: Reading) {
     let (tag, multiple) = (usize::try_from(ack.u64()).expect("small"), ack.u8() & 1 != 0);
     assert!((1..=settled.len()).contains(&tag), "a confirm for {tag}, which was never published");
     let first = if multiple { settled.iter().position(|done| !done).expect("something is open") } else { tag - 1 };
-    for number in first..tag {
-        assert!(multiple || !settled[number], "{} was confirmed twice", number + 1);
-        settled[number] = true;
-    }
+    assert!(multiple || !settled[first], "{tag} was confirmed twice");
+    settled[first..tag].fill(true);
 }
 
 /// Goal: numbers start at 1 per channel, every publish is confirmed exactly once, whether coalesced or not.

@@ -180,8 +180,12 @@ fn prefetch_per_channel_limits_all_consumers_together() {
     six.extend(texts(&mut wire, 1, 3));
     wire.expect_quiet();
     // Each queue's own order holds.
-    let numbers = |from: usize| six.iter().filter_map(|text| text.parse().ok()).filter(move |n| (*n >= 10) == (from >= 10));
-    assert!(numbers(0).collect::<Vec<usize>>().is_sorted() && numbers(10).collect::<Vec<usize>>().is_sorted(), "{six:?}");
+    let numbers =
+        |from: usize| six.iter().filter_map(|text| text.parse().ok()).filter(move |n| (*n >= 10) == (from >= 10));
+    assert!(
+        numbers(0).collect::<Vec<usize>>().is_sorted() && numbers(10).collect::<Vec<usize>>().is_sorted(),
+        "{six:?}"
+    );
     // No limit any more: everything comes.
     wire.call(1, &methods::qos(0, true), basic::QOS_OK);
     texts(&mut wire, 1, 20 - 9);
@@ -240,7 +244,7 @@ fn bodies_are_split_at_the_negotiated_frame_max() {
     small.open_channel(1);
     let name = small.declare(1, &unique("split"), 0);
     for size in [0, 1, 4087, 4088, 4089, 8176, 8177, 131_064, 131_065, 1_000_000] {
-        let body: Vec<u8> = (0..size as u32).map(|index| (index % 253).to_le_bytes()[0]).collect();
+        let body: Vec<u8> = (0_u32..size).map(|index| (index % 253).to_le_bytes()[0]).collect();
         large.publish(1, "", &name, 0, &body);
         large.synchronise(1);
         // Reading checks that no frame is longer than frame-max.

@@ -1,4 +1,6 @@
 //! What AMQP 0-9-1 and RabbitMQ's extensions promise and client libraries hide: numbers, flags, order, texts.
+#![allow(clippy::doc_markdown, reason = "RabbitMQ is a name, not code")]
+#![allow(clippy::large_stack_arrays, reason = "the stacks of tests have room")]
 
 #[path = "../support/mod.rs"]
 mod support;

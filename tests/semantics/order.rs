@@ -38,7 +38,7 @@ fn order_holds_per_channel_and_queue_across_shards() {
                     let expected = last.entry(publisher.to_owned()).or_insert(0);
                     assert_eq!(number, *expected, "of publisher {publisher}");
                     *expected += 1;
-                    if acknowledges && delivery.delivery_tag % 100 == 0 {
+                    if acknowledges && delivery.delivery_tag.is_multiple_of(100) {
                         wire.send_method(1, &methods::ack(delivery.delivery_tag, true));
                     }
                 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::support::broker::Broker;
-use crate::support::methods::{self, AUTO_DELETE, CONSUME_EXCLUSIVE, EXCLUSIVE, NO_ACK, PASSIVE, basic, channel, queue};
+use crate::support::methods::{
+    self, AUTO_DELETE, CONSUME_EXCLUSIVE, EXCLUSIVE, NO_ACK, PASSIVE, basic, channel, queue,
+};
 use crate::support::octets::{Octets, Table};
 use crate::support::wire::{Handshake, Wire};
 use crate::support::{unique, wait_until};
@@ -89,8 +91,7 @@ fn consumers_are_told_when_their_queue_is_deleted() {
     control.call(1, &methods::queue_delete(&name), queue::DELETE_OK);
     for (number, wire) in told.iter_mut().enumerate() {
         assert_eq!(wire.expect_method(1, basic::CANCEL).short(), format!("c{number}"));
-        // Answering is allowed and not awaited; the tag is free again.
-        wire.send_method(1, &Octets::method(basic::CANCEL_OK).short(&format!("c{number}")).0);
+        // No answer is awaited (RabbitMQ even refuses cancel-ok with 503); the tag is free again.
         let again = wire.declare(1, "", EXCLUSIVE);
         wire.consume(1, &again, &format!("c{number}"), 0);
     }
@@ -126,15 +127,22 @@ fn declaring_again_with_other_arguments_is_refused() {
     wire.call(1, &methods::queue_declare(&name, 0, &arguments), queue::DECLARE_OK);
     let at = format!("for queue '{name}' in vhost '/': received");
     let attempts = [
-        (methods::queue_declare(&name, methods::DURABLE, &arguments), format!("inequivalent arg 'durable' {at} 'true' but current is 'false'")),
-        (methods::queue_declare(&name, AUTO_DELETE, &arguments), format!("inequivalent arg 'auto_delete' {at} 'true' but current is 'false'")),
+        (
+            methods::queue_declare(&name, methods::DURABLE, &arguments),
+            format!("inequivalent arg 'durable' {at} 'true' but current is 'false'"),
+        ),
+        (
+            methods::queue_declare(&name, AUTO_DELETE, &arguments),
+            format!("inequivalent arg 'auto_delete' {at} 'true' but current is 'false'"),
+        ),
         (
             methods::queue_declare(&name, 0, &Table::new()),
             format!("inequivalent arg 'x-message-ttl' {at} none but current is the value '1000' of type 'signedint'"),
         ),
         (
             methods::queue_declare(&name, 0, &Table::new().i32("x-message-ttl", 7)),
-            format!("inequivalent arg 'x-message-ttl' {at} the value '7' of type 'signedint' but current is the value '1000' of type 'signedint'"),
+            // RabbitMQ 3.10 goes on with `'7' but current is '1000'`.
+            format!("inequivalent arg 'x-message-ttl' {at}"),
         ),
     ];
     for (attempt, text) in attempts {
@@ -144,8 +152,8 @@ fn declaring_again_with_other_arguments_is_refused() {
         other.expect_channel_close(1, 406, &format!("PRECONDITION_FAILED - {text}"));
     }
     // The same value in another width is the same.
-    let wide = Table::new().entry("x-message-ttl", b'l', &1000_i64.to_be_bytes());
-    wire.call(1, &methods::queue_declare(&name, 0, &wide), queue::DECLARE_OK);
+    let in_eight_octets = Table::new().entry("x-message-ttl", b'l', &1000_i64.to_be_bytes());
+    wire.call(1, &methods::queue_declare(&name, 0, &in_eight_octets), queue::DECLARE_OK);
     wire.call(1, &methods::queue_delete(&name), queue::DELETE_OK);
 }
 

@@ -135,9 +135,9 @@ impl Broker {
     }
 
     pub fn stderr(&self) -> String {
-        self.process.as_ref().map_or_else(String::new, |process| {
-            process.stderr.lock().expect("no panic under this lock").clone()
-        })
+        self.process
+            .as_ref()
+            .map_or_else(String::new, |process| process.stderr.lock().expect("no panic under this lock").clone())
     }
 
     /// The process is there and has not complained of a panic.

@@ -28,7 +28,11 @@ impl Canary {
             self.wire.publish(1, "", &self.queue, 0, number.to_string().as_bytes());
         }
         for number in first..first + 5 {
-            assert_eq!(self.wire.expect_delivery(1).text(), number.to_string(), "the canary's messages are out of order");
+            assert_eq!(
+                self.wire.expect_delivery(1).text(),
+                number.to_string(),
+                "the canary's messages are out of order"
+            );
         }
         self.published += 5;
     }

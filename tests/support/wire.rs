@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::broker::Broker;
 use super::methods::{self, basic, channel, connection, queue};
-use super::octets::{BODY, FRAME_END, HEADER, HEARTBEAT, METHOD, MethodId, Octets, PROTOCOL_HEADER, Reading, Table};
 use super::octets::frame;
+use super::octets::{BODY, FRAME_END, HEADER, HEARTBEAT, METHOD, MethodId, Octets, PROTOCOL_HEADER, Reading, Table};
 
 /// How long an expected answer may take.
 pub const ANSWER_MAX: Duration = Duration::from_secs(20);
@@ -115,6 +115,7 @@ pub struct Tune {
     pub heartbeat_seconds: u16,
 }
 
+#[allow(clippy::struct_field_names, reason = "delivery-tag is the name of the specification")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
     pub consumer_tag: String,
@@ -431,7 +432,16 @@ impl Wire {
         let (delivery_tag, redelivered) = (deliver.u64(), deliver.u8() != 0);
         let (exchange, routing_key) = (deliver.short(), deliver.short());
         let (properties, body) = self.expect_content(channel);
-        Delivery { consumer_tag, delivery_tag, redelivered, exchange, routing_key, properties, body, message_count: None }
+        Delivery {
+            consumer_tag,
+            delivery_tag,
+            redelivered,
+            exchange,
+            routing_key,
+            properties,
+            body,
+            message_count: None,
+        }
     }
 
     /// Header and body frames: properties and body.
@@ -468,7 +478,16 @@ impl Wire {
         let (exchange, routing_key, message_count) = (got.short(), got.short(), Some(got.u32()));
         let (properties, body) = self.expect_content(channel);
         let consumer_tag = String::new();
-        Some(Delivery { consumer_tag, delivery_tag, redelivered, exchange, routing_key, properties, body, message_count })
+        Some(Delivery {
+            consumer_tag,
+            delivery_tag,
+            redelivered,
+            exchange,
+            routing_key,
+            properties,
+            body,
+            message_count,
+        })
     }
 
     /// Declares and answers the name (the broker's, if `name` is empty).
