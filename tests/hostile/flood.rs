@@ -29,7 +29,10 @@ struct Flood {
 
 impl Flood {
     fn new(broker: &Broker, queue: &str, body_octets: usize) -> Flood {
-        let mut wire = Wire::open(broker);
+        let mut handshake = Handshake::default();
+        handshake.capabilities.push("connection.blocked");
+        let mut wire = Wire::open_with(broker, &handshake);
+        wire.open_channel(1);
         wire.stream.set_write_timeout(Some(Duration::from_millis(20))).expect("a time-out can be set");
         wire.send_method(1, &methods::confirm_select());
         wire.expect_method(1, methods::confirm::SELECT_OK);
@@ -211,8 +214,7 @@ fn a_queue_without_consumers_is_flooded() {
 #[test]
 fn connection_blocked_goes_only_to_who_asked_for_it() {
     let Some(mut broker) = Broker::own(&["--memory-limit", "256MiB"]) else { return };
-    let mut silent = Wire::open_with(&broker, &Handshake { capabilities: Vec::new(), ..Handshake::default() });
-    silent.open_channel(1);
+    let mut silent = Wire::open(&broker);
     let name = silent.declare(1, &unique("flood"), methods::AUTO_DELETE);
     let mut flood = Flood::new(&broker, &name, 60_000);
     let deadline = Instant::now() + Duration::from_secs(60);

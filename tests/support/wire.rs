@@ -56,7 +56,8 @@ pub struct Handshake {
     pub channel_max: Option<u16>,
     pub frame_max: Option<u32>,
     pub heartbeat_seconds: u16,
-    /// Names of the client's capabilities.
+    /// Names of the client's capabilities. The default has no `connection.blocked`, which may come between any two
+    /// frames.
     pub capabilities: Vec<&'static str>,
 }
 
@@ -72,7 +73,6 @@ impl Default for Handshake {
             heartbeat_seconds: 0,
             capabilities: vec![
                 "authentication_failure_close",
-                "connection.blocked",
                 "consumer_cancel_notify",
                 "basic.nack",
                 "publisher_confirms",
