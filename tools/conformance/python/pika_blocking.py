@@ -7,6 +7,10 @@ import pika
 import harness
 import pika_connection  # noqa: F401 - registers its cases
 import pika_declare  # noqa: F401
+import pika_delivery  # noqa: F401
+import pika_extensions  # noqa: F401
+import pika_routing  # noqa: F401
+import pika_settling  # noqa: F401
 from pika_support import parameters
 
 
