@@ -302,8 +302,8 @@ def a_global_prefetch_limits_the_channel(broker):
 def a_global_and_a_consumer_prefetch_together(broker):
     with Session(broker) as session:
         queue = session.queue()
-        session.channel.basic_qos(prefetch_count=5, global_qos=True)
         session.channel.basic_qos(prefetch_count=3)
+        session.channel.basic_qos(prefetch_count=5, global_qos=True)
         one, two = Inbox(session, queue, auto_ack=False), Inbox(session, queue, auto_ack=False)
         session.publish(queue, *[b"x"] * 10)
         session.pump_until(lambda: len(one.bodies) + len(two.bodies) == 5, "five in all")
