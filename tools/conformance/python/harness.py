@@ -121,7 +121,7 @@ def run_one(name, function, broker):
     return f"PASS {name} {time.monotonic() - begun:.3f}", ""
 
 
-def main(prepare=None, jobs=4):
+def main(prepare=None, jobs=4, clean_up=None):
     """Runs the cases that were asked for, `jobs` at a time, and exits non-zero where one failed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--broker", required=True, help="HOST:PORT")
@@ -133,7 +133,12 @@ def main(prepare=None, jobs=4):
     cases = [(name, function) for name, function in _CASES if options.case in name]
     print(f"PLAN {len(cases)}", flush=True)
     if prepare:
-        prepare(broker)
+        try:
+            prepare(broker)
+        except BaseException:
+            if clean_up:
+                clean_up(broker)
+            raise
 
     state = {"failures": 0, "unfinished": len(cases)}
     changed = threading.Condition()
@@ -175,6 +180,8 @@ def main(prepare=None, jobs=4):
                     stack = "".join(traceback.format_stack(sys._current_frames()[thread]))
                     report(f"FAIL {name} {CASE_SECONDS_MAX:.3f} | hangs", stack)
                     start_worker()
+    if clean_up:
+        clean_up(broker)
     sys.stdout.flush()
     # A client library may have left threads behind; they must not keep the process.
     os._exit(1 if state["failures"] else 0)
