@@ -468,6 +468,14 @@ def unbinding_what_is_not_bound_succeeds(broker):
 
 
 @case
+def durable_means_nothing_for_an_exclusive_queue(broker):
+    with Session(broker) as session:
+        name = session.queue(durable=True)
+        session.channel.queue_declare(name, exclusive=True, durable=False)
+        session.channel.queue_declare(name, exclusive=True, durable=True)
+
+
+@case
 def a_durable_queue_and_exchange(broker):
     with Session(broker) as session:
         queue = session.queue(exclusive=False, durable=True)
