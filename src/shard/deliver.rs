@@ -78,10 +78,12 @@ impl Shard {
         if cell.consumers.peek_next().is_some() {
             queues.mark_runnable(slot);
         }
+        queues.account(slot);
         if expires {
             queues.mark_timed(slot);
+            // A message may be published with no time to live at all.
+            self.expire(slot);
         }
-        queues.account(slot);
         matches!(taken, Enqueued::Accepted)
     }
 

@@ -80,6 +80,20 @@ impl Shard {
         hasher.finish()
     }
 
+    /// Whether a passive declare with this name asks for the pseudo-queue, or for a requester that is still there as far as
+    /// this shard knows.
+    pub(super) fn is_reply_address(&mut self, name: &[u8]) -> bool {
+        if name == REPLY_TO_QUEUE {
+            return true;
+        }
+        let Some(to) = self.read_reply_address(name) else { return false };
+        if to.connection.shard != self.index {
+            return true;
+        }
+        let connection = self.connections.with_id(to.connection.slot, to.connection.generation);
+        connection.and_then(|connection| connection.channel(to.channel)).is_some_and(|it| it.reply_consumer.is_some())
+    }
+
     /// Whom an address names.
     fn read_reply_address(&self, routing_key: &[u8]) -> Option<Asker> {
         let text = routing_key.strip_prefix(REPLY_TO_QUEUE)?.strip_prefix(b".")?;

@@ -1,6 +1,6 @@
 //! Frames as they come in from a client, one after the other.
 
-use super::Shard;
+use super::{Shard, content_input::method_instead};
 use crate::{
     connection::{ChannelSlot, Pause, Phase},
     protocol::{
@@ -112,10 +112,12 @@ impl Shard {
         }
         match connection.channels.get(usize::from(frame.channel)) {
             Some(ChannelSlot::Open(channel)) => {
-                let takes_content = channel.incoming.is_some();
-                match frame.kind {
-                    FrameKind::Method if takes_content => self.unexpected_frame(slot, "expected content header or body, got method frame instead"),
-                    FrameKind::Method => return self.handle_channel_frame(slot, frame.channel, frame.payload, size),
+                match (frame.kind, &channel.incoming) {
+                    (FrameKind::Method, Some(incoming)) => {
+                        let text = method_instead(incoming);
+                        self.unexpected_frame(slot, text);
+                    }
+                    (FrameKind::Method, None) => return self.handle_channel_frame(slot, frame.channel, frame.payload, size),
                     _ => return self.handle_content(slot, frame, size),
                 }
             }

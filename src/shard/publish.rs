@@ -396,7 +396,7 @@ fn more_routing_keys<'a>(headers: &TableRef<'a>) -> Result<Vec<&'a [u8]>, Except
                 }));
             }
             Some(_) => {
-                let text = format!("unexpected value of the header '{name}': it must be an array of routing keys");
+                let text = format!("invalid message: the header '{name}' must be an array of routing keys");
                 return Err(ChannelException::new(ReplyCode::PreconditionFailed, text).into());
             }
         }

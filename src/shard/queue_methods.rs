@@ -80,6 +80,11 @@ impl Shard {
     fn declare_queue(&mut self, slot: u32, number: u16, declare: &queue::Declare<'_>) -> Result<(), Exception> {
         let connection = self.connections.get(slot).expect("a method has a connection");
         let (connection_id, vhost) = (connection.id, connection.vhost.clone());
+        if declare.passive && self.is_reply_address(declare.queue) {
+            let ok = queue::DeclareOk { queue: declare.queue, message_count: 0, consumer_count: 1 };
+            self.send(slot, number, &Method::QueueDeclareOk(ok));
+            return Ok(());
+        }
         if declare.passive {
             let name = self.queue_name(slot, number, declare.queue)?;
             let definition = self.usable_queue(slot, &name)?;

@@ -107,11 +107,14 @@ impl Shard {
             Settlement::Acknowledged => {
                 cell.queue.acknowledge(position);
             }
-            Settlement::Requeued => {
-                cell.queue.requeue(position, true);
-            }
-            Settlement::Returned => {
-                cell.queue.requeue(position, false);
+            Settlement::Requeued | Settlement::Returned => {
+                cell.queue.requeue(position, settlement == Settlement::Requeued);
+                let definition = &cell.definition;
+                cell.queue.drop_excess(&mut |reason, dead| {
+                    if definition.options.dead_letter_exchange.is_some() {
+                        dead_letters.push(DeadLetter::new(definition, reason, &dead));
+                    }
+                });
             }
             Settlement::Rejected => {
                 let definition = &cell.definition;
