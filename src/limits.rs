@@ -29,6 +29,9 @@ const _: () = assert!(FRAME_OCTETS_MIN < FRAME_OCTETS_MAX);
 const _: () = assert!(SHARED_BODY_OCTETS_MIN < FRAME_OCTETS_MAX);
 /// What a connection may have waiting to be written before its consumers have to wait, in octets.
 pub const OUTPUT_OCTETS_MAX: usize = 256 << 10;
+/// What a connection may have waiting to be written before it is not read any more, in octets. No delivery reaches it, so a
+/// client that does not read while it publishes is not stopped by what is delivered to it.
+pub const OUTPUT_PAUSE_OCTETS: usize = OUTPUT_OCTETS_MAX + MESSAGE_OCTETS_MAX as usize + FRAME_OCTETS_MAX;
 /// Publishes that may be under way from one shard to another, in octets.
 pub const OUTBOX_OCTETS_MAX: u64 = 4 << 20;
 /// Credit for publishes is given back in steps of so many octets when there is nothing else to tell.

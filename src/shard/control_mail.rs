@@ -61,6 +61,7 @@ impl Shard {
             (Then::Delete, Ok(ControlAnswer::QueueDeleted(count))) => self.finish_delete(slot, channel, no_wait, count),
             (then, Ok(answer)) => unreachable!("{then:?} was answered with {answer:?}"),
         }
+        self.tell_cancels_due(slot);
     }
 
     /// An answer for a connection that is gone: an exclusive queue goes with it.
@@ -124,6 +125,7 @@ impl Shard {
             (Then::Delete, QueueReply::Purged(count)) => self.finish_delete(slot, channel, no_wait, count),
             (then, reply) => unreachable!("{then:?} was answered with {reply:?}"),
         }
+        self.tell_cancels_due(slot);
     }
 
     fn requeue_awaiting(&mut self, slot: u32, awaiting: Awaiting) {

@@ -9,6 +9,7 @@ use super::{
     Shard,
     control_message::ControlRequest,
     mesh::{Links, Mail},
+    shard_message::Batch,
     socket::{self, Socket},
 };
 use crate::{
@@ -119,6 +120,9 @@ pub(super) struct EventLoop {
     memory_is_short: bool,
     clock: Instant,
     accepted: Vec<(std::net::TcpStream, SocketAddr)>,
+    /// Batches that are being handled, and those that wait for the next look: kept for their memory.
+    taken: Vec<(usize, Batch)>,
+    later: Vec<(usize, Batch)>,
     is_closing: bool,
     ticks: u64,
 }
@@ -207,6 +211,8 @@ impl EventLoop {
             memory_is_short: false,
             clock,
             accepted: Vec::new(),
+            taken: Vec::new(),
+            later: Vec::new(),
             is_closing: false,
             ticks: 0,
         }
@@ -228,15 +234,42 @@ impl EventLoop {
     /// Takes what other shards and threads have sent.
     fn pump(&mut self) {
         self.begin_turn();
-        for peer in 0..self.links.shard_count() {
-            while let Some(batch) = self.links.receive(peer) {
-                // What the control plane sent before must be known before.
-                self.take_mail();
+        self.take_batches();
+        self.end_turn();
+    }
+
+    /// To be called between reading and handling what was read: what other shards have sent before comes first.
+    #[inline]
+    pub fn take_rung(&mut self) {
+        if self.links.doorbell.is_rung() {
+            self.take_batches();
+        }
+    }
+
+    fn take_batches(&mut self) {
+        let (mut taken, mut later) = (std::mem::take(&mut self.taken), std::mem::take(&mut self.later));
+        loop {
+            self.links.receive_all(&mut taken, &mut later);
+            // What the control plane sent before a batch was sent must be known before.
+            self.take_mail();
+            if taken.is_empty() {
+                break;
+            }
+            for (peer, batch) in taken.drain(..) {
                 self.shard.handle_batch(peer, batch);
             }
         }
-        self.take_mail();
-        self.end_turn();
+        (self.taken, self.later) = (taken, later);
+    }
+
+    fn send_batches(&mut self) {
+        for peer in 0..self.links.shard_count() {
+            if self.links.has_room(peer)
+                && let Some(batch) = self.shard.poll_batch(peer)
+            {
+                self.links.send(peer, batch);
+            }
+        }
     }
 
     fn take_mail(&mut self) {
@@ -267,6 +300,8 @@ impl EventLoop {
     pub fn end_turn(&mut self) {
         for _ in 0..ROUNDS_MAX {
             self.shard.finish_turn();
+            // Before the sockets: who has its answer may go on elsewhere.
+            self.send_batches();
             let mut wrote = false;
             while let Some(slot) = self.shard.poll_dirty() {
                 self.flush(slot);
@@ -276,13 +311,7 @@ impl EventLoop {
                 break;
             }
         }
-        for peer in 0..self.links.shard_count() {
-            if self.links.has_room(peer)
-                && let Some(batch) = self.shard.poll_batch(peer)
-            {
-                self.links.send(peer, batch);
-            }
-        }
+        self.send_batches();
         while let Some(request) = self.shard.poll_control_request() {
             // The control plane outlives the shards, except while the process ends.
             let _ = self.control.send(request);

@@ -3,6 +3,7 @@
 use super::{Shard, content_input::method_instead};
 use crate::{
     connection::{ChannelSlot, Pause, Phase},
+    limits::OUTPUT_PAUSE_OCTETS,
     protocol::{
         exception::ConnectionException,
         frame::{Frame, FrameKind, HeaderCheck, SUPPORTED_HEADER, protocol_header, take_frame},
@@ -54,6 +55,10 @@ impl Shard {
         }
         if connection.phase == Phase::Header {
             return self.handle_header(slot, input);
+        }
+        if connection.output.len() >= OUTPUT_PAUSE_OCTETS {
+            self.pause(slot, Pause::Output);
+            return Progress::Paused;
         }
         let (frame, size) = match take_frame(input, connection.frame_octets_max) {
             Ok(Some(taken)) => taken,

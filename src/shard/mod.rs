@@ -41,7 +41,7 @@ pub use state::QueueCell;
 use crate::{
     connection::{Connection, OutputBuffer, Pause, Phase},
     definitions::{ConnectionId, Definitions, ShardIndex},
-    limits::HANDSHAKE_MILLIS_MAX,
+    limits::{HANDSHAKE_MILLIS_MAX, OUTPUT_PAUSE_OCTETS},
     metrics::ShardMetrics,
 };
 use ahash::AHashMap;
@@ -176,6 +176,9 @@ impl Shard {
         connection.is_stuck = is_stuck;
         if octets > 0 {
             connection.sent_at = now;
+        }
+        if connection.pause == Some(Pause::Output) && connection.output.len() < OUTPUT_PAUSE_OCTETS / 2 {
+            self.resume(slot, Pause::Output);
         }
         self.wake_consumers_of_output(slot);
     }

@@ -223,6 +223,8 @@ pub struct Batch {
     pub credit_octets: u64,
     /// Octets of publishes that it carries.
     pub publish_octets: u64,
+    /// When it was sent, on a clock that all shards advance: what happened because of it has a higher one.
+    pub stamp: u64,
 }
 
 impl Batch {

@@ -221,6 +221,7 @@ impl EventLoop {
 
     /// Gives the shard what is left of the input, with `octets` that were read behind it; keeps what it does not use.
     fn handle_input(&mut self, slot: u32, octets: Option<usize>) {
+        self.take_rung();
         let Self { shard, sockets, read_buffer, .. } = self;
         let socket = sockets[slot as usize].as_mut().expect("a connection's task has its socket");
         let left = socket.input.len();
