@@ -268,6 +268,12 @@ impl EventLoop {
                 && let Some(batch) = self.shard.poll_batch(peer)
             {
                 self.links.send(peer, batch);
+                if let Some(empty) = self.links.take_back(peer) {
+                    self.shard.add_spare(peer, empty);
+                }
+            }
+            while let Some(empty) = self.shard.poll_emptied(peer) {
+                self.links.give_back(peer, empty);
             }
         }
     }

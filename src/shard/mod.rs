@@ -211,6 +211,17 @@ impl Shard {
         self.outboxes[peer].poll_batch()
     }
 
+    /// An emptied batch of another shard's, to be given back to it: its memory stays warm where it is filled.
+    #[inline]
+    pub fn poll_emptied(&mut self, peer: usize) -> Option<Batch> {
+        self.outboxes[peer].poll_emptied()
+    }
+
+    /// An own batch that has come back empty.
+    pub fn add_spare(&mut self, peer: usize, empty: Batch) {
+        self.outboxes[peer].add_spare(empty);
+    }
+
     /// Does what was put off until everything of this turn was in: deliveries that have become possible, confirms.
     pub fn finish_turn(&mut self) {
         loop {
