@@ -267,6 +267,11 @@ impl Batch {
         MessageView { exchange, routing_key, properties, body }
     }
 
+    /// The octets that its messages' contents lie in, for [`Batch::view`].
+    pub fn octets(&self) -> &[u8] {
+        &self.octets
+    }
+
     /// Takes it apart: the messages, and the octets that their contents lie in.
     pub fn into_parts(self) -> (Vec<ShardMessage>, Vec<u8>) {
         (self.messages, self.octets)
