@@ -200,7 +200,7 @@ impl Client {
             prefetch -= 1;
         }
         let consumer =
-            ConsumerNote { queue, no_ack, prefetch, is_cancelled: false, last_sequence: HashMap::new() };
+            ConsumerNote { queue, no_ack, prefetch, last_sequence: HashMap::new() };
         channel.consumers.insert(tag.clone(), consumer);
         let method = basic::Consume {
             queue: name.as_bytes(),

@@ -90,7 +90,6 @@ pub struct ConsumerNote {
     pub queue: QueueIndex,
     pub no_ack: bool,
     pub prefetch: u16,
-    pub is_cancelled: bool,
     /// Of each publishing channel the number of the last message that came without `redelivered`.
     pub last_sequence: HashMap<u64, u64>,
 }

@@ -70,8 +70,10 @@ pub struct DeliveryNote {
     pub redelivered: bool,
     /// The channel had been closed, or its deliveries put back, before this was read: it changes nothing any more.
     pub is_void: bool,
-    /// Incarnation of the channel if it is to be acknowledged.
-    pub holder: Option<u64>,
+    /// Incarnation of the channel.
+    pub channel: u64,
+    /// Whether it is to be acknowledged.
+    pub is_held: bool,
 }
 
 #[derive(Default)]
@@ -174,58 +176,12 @@ impl Ledger {
 
     /// A client has received a delivery.
     pub fn delivered(&mut self, note: &DeliveryNote) -> Result<(), String> {
-        let DeliveryNote { queue, id, redelivered, is_void, holder } = *note;
         self.deliveries += 1;
-        self.note(2 + u64::from(redelivered), id ^ ((queue as u64) << 32));
-        let name = self.topology.queues[queue].name.clone();
+        self.note(2 + u64::from(note.redelivered), note.id ^ ((note.queue as u64) << 32));
         let uncertain = std::mem::take(&mut self.uncertain_channels);
-        let outcome = self.deliver_copy(queue, id, redelivered, is_void, holder, &uncertain);
+        let outcome = self.message_mut(note.id).deliver(note, &uncertain);
         self.uncertain_channels = uncertain;
-        outcome.map_err(|what| format!("message {id} from {name}: {what}"))
-    }
-
-    fn deliver_copy(
-        &mut self,
-        queue: QueueIndex,
-        id: MessageId,
-        redelivered: bool,
-        is_void: bool,
-        holder: Option<u64>,
-        uncertain: &HashSet<u64>,
-    ) -> Result<(), String> {
-        let message = self.message_mut(id);
-        if message.fate != Fate::Processed {
-            return Err(format!("delivered though its publish is {:?}", message.fate));
-        }
-        let Some(copy) = message.copies.get_mut(&queue) else {
-            return Err("delivered from a queue that it was not routed to".into());
-        };
-        if !redelivered {
-            copy.fresh_deliveries += 1;
-            if copy.fresh_deliveries > 1 {
-                return Err("delivered twice without redelivered".into());
-            }
-        }
-        if is_void {
-            copy.is_seen = true;
-            return Ok(());
-        }
-        if copy.is_seen && !redelivered {
-            return Err("delivered again without redelivered".into());
-        }
-        copy.is_seen = true;
-        match copy.state {
-            CopyState::Done(how) => return Err(format!("delivered though it was {how}")),
-            CopyState::Held(other) if !uncertain.contains(&other) => {
-                return Err("delivered while another channel holds it".into());
-            }
-            _ => {}
-        }
-        copy.state = match holder {
-            Some(channel) => CopyState::Held(channel),
-            None => CopyState::Done("delivered without acknowledgement"),
-        };
-        Ok(())
+        outcome.map_err(|what| format!("message {} from {}: {what}", note.id, self.topology.queues[note.queue].name))
     }
 
     /// The broker has read what a client says about a delivery that it holds.
@@ -297,6 +253,43 @@ impl Ledger {
 }
 
 impl Message {
+    fn deliver(&mut self, note: &DeliveryNote, uncertain: &HashSet<u64>) -> Result<(), String> {
+        if self.fate != Fate::Processed {
+            return Err(format!("delivered though its publish is {:?}", self.fate));
+        }
+        let Some(copy) = self.copies.get_mut(&note.queue) else {
+            return Err("delivered from a queue that it was not routed to".into());
+        };
+        if !note.redelivered {
+            copy.fresh_deliveries += 1;
+            if copy.fresh_deliveries > 1 {
+                return Err("delivered twice without redelivered".into());
+            }
+        }
+        // A channel that has been closed meanwhile may find old deliveries in its socket.
+        let is_late = note.is_void || (copy.is_seen && uncertain.contains(&note.channel));
+        let was_seen = std::mem::replace(&mut copy.is_seen, true);
+        if is_late {
+            return Ok(());
+        }
+        if was_seen && !note.redelivered {
+            return Err("delivered again without redelivered".into());
+        }
+        match copy.state {
+            CopyState::Done(how) => return Err(format!("delivered though it was {how}")),
+            CopyState::Held(other) if !uncertain.contains(&other) => {
+                return Err("delivered while another channel holds it".into());
+            }
+            _ => {}
+        }
+        copy.state = if note.is_held {
+            CopyState::Held(note.channel)
+        } else {
+            CopyState::Done("delivered without acknowledgement")
+        };
+        Ok(())
+    }
+
     pub fn new(exchange: &str, routing_key: &str, body_octets: usize, is_mandatory: bool) -> Self {
         Self {
             exchange: exchange.into(),

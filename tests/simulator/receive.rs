@@ -343,7 +343,7 @@ impl Client {
             complaints.push(format!("tag {tag} follows {}", channel.tag_last));
         }
         channel.tag_last = tag;
-        if channel.pending == Some(Pending::Consume(consumer_tag.to_owned())) {
+        if !channel.is_void && channel.pending == Some(Pending::Consume(consumer_tag.to_owned())) {
             complaints.push("a delivery came before consume-ok".into());
         }
         let (is_void, incarnation) = (channel.is_void, channel.incarnation);
@@ -352,8 +352,7 @@ impl Client {
             None => complaints.push(format!("a delivery came to {consumer_tag}, which is no consumer")),
             Some(consumer) => {
                 let (queue, no_ack, prefetch) = (consumer.queue, consumer.no_ack, usize::from(consumer.prefetch));
-                let holder = (!no_ack).then_some(incarnation);
-                let note = DeliveryNote { queue, id, redelivered, is_void, holder };
+                let note = DeliveryNote { queue, id, redelivered, is_void, channel: incarnation, is_held: !no_ack };
                 complaints.extend(context.ledger.delivered(&note).err());
                 if !redelivered && !is_void {
                     let message = context.ledger.message(id).expect("its content was checked");
@@ -390,8 +389,7 @@ impl Client {
         if let Some(Pending::Get { queue, no_ack }) = channel.pending.clone() {
             channel.pending = None;
             context.ledger.uncertain_channels.remove(&incarnation);
-            let holder = (!no_ack).then_some(incarnation);
-            let note = DeliveryNote { queue, id, redelivered, is_void, holder };
+            let note = DeliveryNote { queue, id, redelivered, is_void, channel: incarnation, is_held: !no_ack };
             complaints.extend(context.ledger.delivered(&note).err());
             if !no_ack && !is_void {
                 channel.outstanding.insert(tag, Held { queue, id, consumer: None, is_settled: false });
