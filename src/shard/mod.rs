@@ -234,6 +234,11 @@ impl Shard {
         self.tell_confirms();
     }
 
+    /// The memory that queues and connections hold, in octets: none once there are none. Outboxes keep some for reuse.
+    pub fn octets_in_use(&self) -> u64 {
+        self.queues.octets_held + self.connections.octets_held
+    }
+
     /// The memory that messages, outputs and outboxes hold, in octets.
     pub fn octets_held(&self) -> u64 {
         let outboxes: u64 = self.outboxes.iter().map(Outbox::octets_held).sum();

@@ -248,6 +248,11 @@ impl Batch {
         self.contents.put(message)
     }
 
+    /// What its messages' contents lie in, for [`Contents::view`].
+    pub fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
     /// Takes it apart: the messages, and what their contents lie in.
     pub fn into_parts(self) -> (Vec<ShardMessage>, Contents) {
         (self.messages, self.contents)
