@@ -193,6 +193,8 @@ pub enum Then {
     Cancel {
         /// Index into the connection's consumers.
         index: u32,
+        /// The consumer's tag: the consumer may have lost its queue, and be gone, before the answer comes.
+        tag: Box<[u8]>,
     },
     /// `basic.get`.
     Get,

@@ -6,7 +6,7 @@ use crate::{
         thread,
     },
     definitions::{Registry, ShardIndex, import::Import},
-    server::{ring_memory::RingPlan, start_error::StartError},
+    server::{allocator, ring_memory::RingPlan, start_error::StartError},
     shard::{
         Shard,
         event_loop::{self, Gauges, Published, ShardStart},
@@ -90,6 +90,7 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
             control: control.clone(),
             gauges: Arc::clone(&gauges),
             memory_limit_octets: plan.memory_limit_octets,
+            collect_memory: allocator::collect,
             clock,
         };
         spawn_shard(index, start, failed.clone())?;

@@ -190,7 +190,7 @@ impl Shard {
             return;
         };
         let (queue, key, asker) = (consumer.queue, consumer.key, connection.asker(number));
-        let then = Then::Cancel { index };
+        let then = Then::Cancel { index, tag: consumer.tag.clone() };
         let awaiting = Awaiting { channel: number, method: basic::Cancel::IDS, no_wait: cancel.no_wait, then };
         self.await_answer(slot, awaiting);
         match queue {

@@ -211,6 +211,17 @@ impl Shard {
         self.outboxes[peer].poll_batch()
     }
 
+    /// An emptied batch of another shard's, to be given back to it: its memory stays warm where it is filled.
+    #[inline]
+    pub fn poll_emptied(&mut self, peer: usize) -> Option<Batch> {
+        self.outboxes[peer].poll_emptied()
+    }
+
+    /// An own batch that has come back empty.
+    pub fn add_spare(&mut self, peer: usize, empty: Batch) {
+        self.outboxes[peer].add_spare(empty);
+    }
+
     /// Does what was put off until everything of this turn was in: deliveries that have become possible, confirms.
     pub fn finish_turn(&mut self) {
         loop {
@@ -221,6 +232,11 @@ impl Shard {
             self.publish_dead_letters();
         }
         self.tell_confirms();
+    }
+
+    /// The memory that queues and connections hold, in octets: none once there are none. Outboxes keep some for reuse.
+    pub fn octets_in_use(&self) -> u64 {
+        self.queues.octets_held + self.connections.octets_held
     }
 
     /// The memory that messages, outputs and outboxes hold, in octets.

@@ -136,9 +136,9 @@ impl Shard {
         }
         self.queues.account(slot);
         if asker_is_here {
-            let (_, octets) = own.into_parts();
+            let (_, contents) = own.into_parts();
             let got = Got { queue, position, redelivered, left };
-            self.finish_get(from, &got, &Batch::view(&octets, &content));
+            self.finish_get(from, &got, &contents.view(&content));
         } else {
             batch.messages.push(ShardMessage::Got { to: from, queue, position, redelivered, left, content });
         }
