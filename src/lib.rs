@@ -61,7 +61,7 @@
 //! What the design rests on is mostly what one does not find:
 //!
 //! * In and below [`shard::Shard`] there is no I/O but log lines, no clock, lock, atomic, thread, or task. The time is an
-//!   argument. Hence whole brokers can be stepped on one thread from a seed.
+//!   argument. Hence `tests/simulator` steps whole brokers on one thread, from a seed.
 //! * No task is spawned or woken for a message: a connection has one task, which reads; writing is a call at the end of the
 //!   turn. A small message allocates nothing once the buffers that it passes have grown.
 //! * No waiting for another shard. What does not fit into a ring stays in the outbox; what does not fit into the outbox's
@@ -76,7 +76,7 @@
 //! * No assertion on what a peer has sent. A peer's mistake is a value ([`protocol::exception`]) and ends a channel or a
 //!   connection. An assertion that fails is a mistake of ours and ends the process (`server/panic_hook.rs`): memory that
 //!   contradicts itself is not to be served from.
-//! * No `unsafe` but in `shard/socket.rs`.
+//! * No `unsafe` but in `shard/socket.rs` (the descriptor of a stream) and `server/allocator.rs` (a call into the allocator).
 
 pub mod connection;
 pub mod control;
