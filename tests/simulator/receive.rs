@@ -343,7 +343,8 @@ impl Client {
             complaints.push(format!("tag {tag} follows {}", channel.tag_last));
         }
         channel.tag_last = tag;
-        if !channel.is_void && channel.pending == Some(Pending::Consume(consumer_tag.to_owned())) {
+        let is_closing = channel.is_void || self.stage == Stage::Closing;
+        if !is_closing && channel.pending == Some(Pending::Consume(consumer_tag.to_owned())) {
             complaints.push("a delivery came before consume-ok".into());
         }
         let (is_void, incarnation) = (channel.is_void, channel.incarnation);
