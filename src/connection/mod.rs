@@ -21,6 +21,9 @@ use crate::{
 };
 use ahash::AHashMap;
 
+/// After so many the incarnations of confirms start again.
+const CONFIRMS_SERIAL_MAX: u32 = 0xFF_FFFF;
+
 /// Where a connection stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -232,6 +235,7 @@ impl Connection {
             consumers: Vec::new(),
             consumers_free: Vec::new(),
             consumer_serial: 0,
+            confirms_serial: 0,
             user: Name::from(""),
             vhost: Name::from(""),
             capabilities: Capabilities::default(),
@@ -286,6 +290,12 @@ impl Connection {
         }
         self.consumers.push(Some(consumer));
         u32::try_from(self.consumers.len() - 1).expect("consumers are bounded")
+    }
+
+    /// Confirms for a channel, with numbers that none of the connection had before.
+    pub fn new_confirms(&mut self) -> Confirms {
+        self.confirms_serial = (self.confirms_serial + 1) & CONFIRMS_SERIAL_MAX;
+        Confirms::new(self.confirms_serial)
     }
 
     /// Forgets a consumer.

@@ -6,7 +6,7 @@ use super::{
     shard_message::{ConsumerHome, QueueRequest},
 };
 use crate::{
-    connection::{Awaiting, Channel, Connection, Confirms, Consumer, Mode, QueueHandle, Settlement, Then, Transaction},
+    connection::{Awaiting, Channel, Connection, Consumer, Mode, QueueHandle, Settlement, Then, Transaction},
     definitions::{Action, QueueDefinition},
     limits::{CONSUMER_WINDOW_OCTETS, CONSUMERS_PER_CHANNEL_MAX},
     protocol::{
@@ -209,10 +209,12 @@ impl Shard {
     }
 
     fn select_confirm(&mut self, slot: u32, number: u16, select: confirm::Select) -> Result<(), Exception> {
+        let connection = self.connections.get_mut(slot).expect("a method has a connection");
+        let confirms = connection.new_confirms();
         let channel = self.channel_mut(slot, number);
         match &channel.mode {
             Mode::Transactional { .. } => return Err(precondition("cannot switch from tx to confirm mode")),
-            Mode::Plain => channel.mode = Mode::Confirm(Confirms::default()),
+            Mode::Plain => channel.mode = Mode::Confirm(confirms),
             Mode::Confirm(_) => {}
         }
         if !select.no_wait {
@@ -222,13 +224,12 @@ impl Shard {
     }
 
     fn select_tx(&mut self, slot: u32, number: u16) -> Result<(), Exception> {
+        let connection = self.connections.get_mut(slot).expect("a method has a connection");
+        let commit = connection.new_confirms();
         let channel = self.channel_mut(slot, number);
         match &channel.mode {
             Mode::Confirm(_) => return Err(precondition("cannot switch from confirm to tx mode")),
-            Mode::Plain => {
-                channel.mode =
-                    Mode::Transactional { pending: Transaction::default(), commit: Confirms::default() };
-            }
+            Mode::Plain => channel.mode = Mode::Transactional { pending: Transaction::default(), commit },
             Mode::Transactional { .. } => {}
         }
         self.send(slot, number, &Method::TxSelectOk(tx::SelectOk {}));
