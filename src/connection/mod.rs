@@ -86,8 +86,21 @@ pub struct Consumer {
     pub delivery_prefix: Box<[u8]>,
     /// Octets that a queue on another shard has sent and that were not given back as window yet.
     pub owed_octets: u32,
+    /// Whether its queue, on another shard, is held back because the channel is at its limit.
+    pub hold: Hold,
     /// Tells this consumer from earlier ones with the same index.
     pub serial: u32,
+}
+
+/// How far the queue of a consumer on another shard is held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It delivers.
+    None,
+    /// It was asked to stop; what is still under way goes back to it.
+    Asked,
+    /// It has stopped.
+    Stopped,
 }
 
 /// See the module's documentation.
@@ -112,6 +125,8 @@ pub struct Connection {
     pub consumers_free: Vec<u32>,
     /// The number of consumers that there ever were.
     pub consumer_serial: u32,
+    /// How many channels have chosen confirms or transactions.
+    pub confirms_serial: u32,
     /// The user that logged in.
     pub user: Name,
     /// The virtual host.

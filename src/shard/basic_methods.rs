@@ -6,7 +6,7 @@ use super::{
     shard_message::{ConsumerHome, QueueRequest},
 };
 use crate::{
-    connection::{Awaiting, Channel, Connection, Consumer, Mode, QueueHandle, Settlement, Then, Transaction},
+    connection::{Awaiting, Channel, Connection, Consumer, Hold, Mode, QueueHandle, Settlement, Then, Transaction},
     definitions::{Action, QueueDefinition},
     limits::{CONSUMER_WINDOW_OCTETS, CONSUMERS_PER_CHANNEL_MAX},
     protocol::{
@@ -123,6 +123,7 @@ impl Shard {
             index,
             serial,
             window_octets: i64::from(CONSUMER_WINDOW_OCTETS),
+            is_held: false,
         };
         let then = Then::Consume { index };
         let awaiting = Awaiting { channel: number, method: basic::Consume::IDS, no_wait: consume.no_wait, then };
@@ -170,6 +171,7 @@ impl Shard {
             key: ConsumerKey { slot: u32::MAX, generation: 0 },
             acknowledges: !consume.no_ack,
             owed_octets: 0,
+            hold: Hold::None,
             serial: connection.consumer_serial,
         };
         let index = connection.add_consumer(consumer);

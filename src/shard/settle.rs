@@ -111,7 +111,9 @@ impl Shard {
                 cell.queue.requeue(position, true);
             }
             Settlement::Returned => {
-                cell.queue.requeue(position, false);
+                // With others about, it may have been overtaken by what they got.
+                let is_overtaken = cell.consumers.len() > 1;
+                cell.queue.requeue(position, is_overtaken);
             }
             Settlement::Rejected => {
                 let definition = &cell.definition;
