@@ -167,7 +167,7 @@ impl Shard {
         let Some(Awaiting { channel: number, .. }) = self.take_awaiting(to) else {
             if let Some(position) = got.position {
                 let unwanted = Outstanding::new(0, got.queue, position, None);
-                self.settle(unwanted, Settlement::Returned);
+                self.settle(unwanted, Settlement::Requeued);
             }
             return;
         };

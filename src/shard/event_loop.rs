@@ -39,6 +39,8 @@ const ROUNDS_MAX: usize = 8;
 /// Memory is given back to the system once in so many ticks, where at least so many octets were freed.
 const TICKS_PER_COLLECTION: u64 = 10;
 const COLLECTED_OCTETS_MIN: u64 = 1 << 20;
+/// Several times, since the allocator keeps for a while what was freed right before.
+const COLLECTIONS: u32 = 3;
 /// glommio 0.9 can park with runnable tasks when its preempt timer fires: it never does.
 const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
 /// How long a shard that has its core to itself looks for work before it sleeps.
@@ -126,6 +128,7 @@ pub(super) struct EventLoop {
     collect_memory: fn(),
     /// The most memory that was held since it was last given back.
     octets_held_most: u64,
+    collections_left: u32,
     clock: Instant,
     accepted: Vec<(std::net::TcpStream, SocketAddr)>,
     /// Batches that are being handled, and those that wait for the next look: kept for their memory.
@@ -219,6 +222,7 @@ impl EventLoop {
             memory_is_short: false,
             collect_memory,
             octets_held_most: 0,
+            collections_left: 0,
             clock,
             accepted: Vec::new(),
             taken: Vec::new(),
@@ -392,8 +396,12 @@ impl EventLoop {
     fn give_memory_back(&mut self) {
         let held = self.shard.octets_held();
         if held + COLLECTED_OCTETS_MIN < self.octets_held_most {
-            (self.collect_memory)();
             self.octets_held_most = held;
+            self.collections_left = COLLECTIONS;
+        }
+        if self.collections_left > 0 {
+            self.collections_left -= 1;
+            (self.collect_memory)();
         }
     }
 

@@ -108,7 +108,9 @@ impl Shard {
                 cell.queue.acknowledge(position);
             }
             Settlement::Requeued | Settlement::Returned => {
-                cell.queue.requeue(position, settlement == Settlement::Requeued);
+                // One that no client has seen may, with other consumers about, have been overtaken by what they got.
+                let is_redelivery = settlement == Settlement::Requeued || cell.consumers.len() > 1;
+                cell.queue.requeue(position, is_redelivery);
                 let definition = &cell.definition;
                 cell.queue.drop_excess(&mut |reason, dead| {
                     if definition.options.dead_letter_exchange.is_some() {

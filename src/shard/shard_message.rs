@@ -47,6 +47,8 @@ pub struct ConsumerHome {
     pub serial: u32,
     /// Octets that may still be sent to it, if it lives on another shard.
     pub window_octets: i64,
+    /// Whether its shard has asked to hold it back.
+    pub is_held: bool,
 }
 
 /// Who asked a queue for something.
@@ -189,7 +191,8 @@ pub enum ShardMessage {
         /// So many.
         octets: u32,
     },
-    /// The consumer's channel has reached its limit: no deliveries until told otherwise.
+    /// The consumer's channel has reached its limit: no deliveries until told otherwise. Answered with
+    /// [`ShardMessage::Held`]; what arrives before that goes back, so that nothing overtakes it.
     Hold {
         /// The queue.
         queue: QueueHandle,
@@ -197,6 +200,11 @@ pub enum ShardMessage {
         key: ConsumerKey,
         /// Whether it is to be held back, or to go on.
         held: bool,
+    },
+    /// No delivery to this consumer is under way any more: it is held back.
+    Held {
+        /// The consumer.
+        home: ConsumerHome,
     },
     /// A question to a queue.
     Ask {

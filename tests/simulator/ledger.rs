@@ -33,6 +33,8 @@ pub struct Copy {
     /// Whether it must be there.
     is_certain: bool,
     state: CopyState,
+    /// Channels that hold it if the one in `state` turns out to have been closed before it read the delivery.
+    rivals: Vec<u64>,
     /// Whether a client has seen it.
     is_seen: bool,
     /// Deliveries without `redelivered`.
@@ -137,6 +139,7 @@ impl Ledger {
             let copy = Copy {
                 is_certain,
                 state: CopyState::Waiting,
+                rivals: Vec::new(),
                 is_seen: false,
                 fresh_deliveries: 0,
                 may_be_lost: false,
@@ -191,7 +194,8 @@ impl Ledger {
         let message = self.message_mut(id);
         let copy = message.copies.get_mut(&queue).expect("it was delivered");
         match copy.state {
-            CopyState::Held(channel) if channel == holder => {
+            CopyState::Held(channel) if channel == holder || copy.rivals.contains(&holder) => {
+                copy.rivals.clear();
                 copy.state = if how == "requeued" { CopyState::Waiting } else { CopyState::Done(how) };
                 Ok(())
             }
@@ -201,10 +205,10 @@ impl Ledger {
 
     /// The channel is gone, or has put everything back.
     pub fn released(&mut self, queue: QueueIndex, id: MessageId, holder: u64) {
-        if let Some(copy) = self.message_mut(id).copies.get_mut(&queue)
-            && copy.state == CopyState::Held(holder)
-        {
-            copy.state = CopyState::Waiting;
+        let Some(copy) = self.message_mut(id).copies.get_mut(&queue) else { return };
+        copy.rivals.retain(|rival| *rival != holder);
+        if copy.state == CopyState::Held(holder) {
+            copy.state = copy.rivals.pop().map_or(CopyState::Waiting, CopyState::Held);
         }
     }
 
@@ -266,21 +270,25 @@ impl Message {
                 return Err("delivered twice without redelivered".into());
             }
         }
-        // A channel that has been closed meanwhile may find old deliveries in its socket.
-        let is_late = note.is_void || (copy.is_seen && uncertain.contains(&note.channel));
         let was_seen = std::mem::replace(&mut copy.is_seen, true);
-        if is_late {
+        // A channel that has been closed meanwhile may find old deliveries in its socket.
+        let may_be_late = note.is_void || uncertain.contains(&note.channel);
+        if note.is_void {
             return Ok(());
         }
-        if was_seen && !note.redelivered {
+        if was_seen && !note.redelivered && !may_be_late {
             return Err("delivered again without redelivered".into());
         }
         match copy.state {
+            CopyState::Done(_) if may_be_late => return Ok(()),
             CopyState::Done(how) => return Err(format!("delivered though it was {how}")),
-            CopyState::Held(other) if !uncertain.contains(&other) => {
-                return Err("delivered while another channel holds it".into());
+            CopyState::Held(other) if uncertain.contains(&other) => copy.rivals.push(other),
+            CopyState::Held(_) if may_be_late => {
+                copy.rivals.push(note.channel);
+                return Ok(());
             }
-            _ => {}
+            CopyState::Held(_) => return Err("delivered while another channel holds it".into()),
+            CopyState::Waiting => {}
         }
         copy.state = if note.is_held {
             CopyState::Held(note.channel)

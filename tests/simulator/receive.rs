@@ -230,7 +230,7 @@ impl Client {
     fn take_confirm(&mut self, context: &mut Context, number: u16, tag: u64, multiple: bool, accepted: bool) {
         context.activity += 1;
         let channel = self.channels.get_mut(&number).expect("the caller found it");
-        if channel.is_void {
+        if matches!(channel.pending, Some(Pending::Close | Pending::Punishment)) {
             return;
         }
         let first = if multiple { 0 } else { tag };
@@ -343,14 +343,17 @@ impl Client {
             complaints.push(format!("tag {tag} follows {}", channel.tag_last));
         }
         channel.tag_last = tag;
-        if !channel.is_void && channel.pending == Some(Pending::Consume(consumer_tag.to_owned())) {
+        let is_closing = channel.is_void || self.stage == Stage::Closing;
+        if !is_closing && channel.pending == Some(Pending::Consume(consumer_tag.to_owned())) {
             complaints.push("a delivery came before consume-ok".into());
         }
-        let (is_void, incarnation) = (channel.is_void, channel.incarnation);
+        let (mut is_void, incarnation) = (channel.is_void, channel.incarnation);
         match channel.consumers.get_mut(consumer_tag) {
             None if is_void => {}
             None => complaints.push(format!("a delivery came to {consumer_tag}, which is no consumer")),
             Some(consumer) => {
+                // What needs no acknowledgement is not put back by `basic.recover`.
+                is_void &= !(consumer.no_ack && channel.pending == Some(Pending::Recover));
                 let (queue, no_ack, prefetch) = (consumer.queue, consumer.no_ack, usize::from(consumer.prefetch));
                 let note = DeliveryNote { queue, id, redelivered, is_void, channel: incarnation, is_held: !no_ack };
                 complaints.extend(context.ledger.delivered(&note).err());
