@@ -55,7 +55,7 @@ struct Column {
     values: Vec<Option<u64>>,
 }
 
-/// A file's histograms by name; those of `.hgrm` files have none.
+/// A file's histograms by name; those in `.hgrm` files of other tools have none.
 struct Run {
     title: String,
     columns: Vec<(String, Column)>,
@@ -87,7 +87,7 @@ fn read(path: &Path) -> Result<Run, FileError> {
     let distribution = Distribution::parse(&text).map_err(|(line, reason)| fault(Some(line), reason.to_owned()))?;
     let quantiles = QUANTILES.iter().map(|(_, quantile)| *quantile).chain([1.0]);
     let values = quantiles.map(|quantile| distribution.nanos_at(quantile)).collect();
-    Ok(Run { title, columns: vec![(String::new(), Column { values })] })
+    Ok(Run { title, columns: vec![(distribution.name, Column { values })] })
 }
 
 fn json_column(latency: JsonLatency) -> (String, Column) {

@@ -11,9 +11,12 @@ use hdrhistogram::Histogram;
 const TICKS_PER_HALF_DISTANCE: u32 = 5;
 const NANOS_PER_MILLISECOND: f64 = 1e6;
 
-/// The distribution of a histogram in nanoseconds.
+/// How the remark with a histogram's name begins; other tools have none.
+const NAME_REMARK: &str = "#[Histogram = ";
+
+/// The distribution of a histogram in nanoseconds, with its name in a remark.
 #[allow(clippy::cast_precision_loss, reason = "latencies are far below 2^53 nanoseconds")]
-pub fn text(histogram: &Histogram<u64>) -> String {
+pub fn text(name: &str, histogram: &Histogram<u64>) -> String {
     let mut text = String::new();
     let mut line = |arguments: std::fmt::Arguments<'_>| writeln!(text, "{arguments}").expect("a string takes any text");
     line(format_args!("{:>16} {:>14} {:>10} {:>14}\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)"));
@@ -32,6 +35,7 @@ pub fn text(histogram: &Histogram<u64>) -> String {
     line(format_args!("#[Mean    = {mean:12.6}, StdDeviation   = {deviation:12.6}]"));
     let max = milliseconds(histogram.max() as f64);
     line(format_args!("#[Max     = {max:12.6}, Total count    = {:12}]", histogram.len()));
+    line(format_args!("{NAME_REMARK}{name}]"));
     line(format_args!("#[Values in milliseconds]"));
     text
 }
@@ -39,6 +43,8 @@ pub fn text(histogram: &Histogram<u64>) -> String {
 /// Points of a distribution: quantile and nanoseconds, both rising.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Distribution {
+    /// What was measured; empty where the file does not say.
+    pub name: String,
     points: Vec<(f64, u64)>,
 }
 
@@ -49,6 +55,8 @@ impl Distribution {
     /// The number of the line, from 1, and what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, (usize, &'static str)> {
         let mut points: Vec<(f64, u64)> = Vec::new();
+        let name = text.lines().find_map(|line| line.strip_prefix(NAME_REMARK)?.strip_suffix(']')).unwrap_or_default();
+        let name = name.to_owned();
         let is_content = |line: &str| !line.is_empty() && !line.starts_with('#') && !line.starts_with("Value");
         for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line.trim())) {
             if !is_content(line) {
@@ -71,7 +79,7 @@ impl Distribution {
             }
             points.push((quantile, nanos));
         }
-        if points.is_empty() { Err((text.lines().count(), "no percentiles in it")) } else { Ok(Self { points }) }
+        if points.is_empty() { Err((text.lines().count(), "no percentiles in it")) } else { Ok(Self { name, points }) }
     }
 
     /// The value of the first point at or beyond a quantile; `None` where the file does not reach as far.
@@ -93,8 +101,9 @@ mod tests {
         for nanos in 1..=100_000_u64 {
             histogram.record(nanos * 100).expect("in range");
         }
-        let text = text(&histogram);
+        let text = text("service", &histogram);
         let distribution = Distribution::parse(&text).expect("our own file");
+        assert_eq!(distribution.name, "service");
         for (name, quantile) in QUANTILES {
             let (found, right) =
                 (distribution.nanos_at(quantile).expect("there"), histogram.value_at_quantile(quantile));

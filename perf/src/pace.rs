@@ -37,6 +37,9 @@ impl Pace {
         while due > 0 && self.intended(due - 1) > now {
             due -= 1;
         }
+        while self.intended(due) <= now {
+            due += 1;
+        }
         due
     }
 }

@@ -467,7 +467,7 @@ fn write_files(options: &RunOptions, report: &Report) -> Result<(), RunError> {
     if let Some(path) = &options.hgrm {
         for (index, latency) in report.latencies.iter().enumerate() {
             let own = if index == 0 { path.clone() } else { named(path, latency.name) };
-            write_file(&own, &hgrm::text(&latency.histogram))?;
+            write_file(&own, &hgrm::text(latency.name, &latency.histogram))?;
         }
     }
     Ok(())

@@ -254,7 +254,9 @@ mod tests {
     #[test]
     fn unknown_origin() {
         let mut lane = Lane::new(EACH, Readers::Unknown);
-        [7, 9, 8].map(|number| lane.receive(number));
+        for number in [7, 9, 8] {
+            lane.receive(number);
+        }
         assert_eq!(finish(vec![lane], 0), faults(0, 0, 1));
     }
 }
