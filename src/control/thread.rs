@@ -28,12 +28,10 @@ pub fn run(
 ) {
     let (login_sender, login_receiver) = mpsc::channel();
     let (verdict_sender, verdicts) = mpsc::channel();
-    let spawned = std::thread::Builder::new()
-        .name("logins".into())
-        .spawn({
-            let mailboxes = mailboxes.to_vec();
-            move || verify_logins(&login_receiver, &verdict_sender, &mailboxes)
-        });
+    let spawned = std::thread::Builder::new().name("logins".into()).spawn({
+        let mailboxes = mailboxes.to_vec();
+        move || verify_logins(&login_receiver, &verdict_sender, &mailboxes)
+    });
     if let Err(error) = spawned {
         tracing::error!("logins of users with argon2 hashes will be refused: no thread for them: {error}");
     }

@@ -6,7 +6,7 @@ use super::{
     shard_message::{ConsumerHome, QueueRequest},
 };
 use crate::{
-    connection::{Awaiting, Channel, Connection, Confirms, Consumer, Mode, QueueHandle, Settlement, Then, Transaction},
+    connection::{Awaiting, Channel, Confirms, Connection, Consumer, Mode, QueueHandle, Settlement, Then, Transaction},
     definitions::{Action, QueueDefinition},
     limits::{CONSUMER_WINDOW_OCTETS, CONSUMERS_PER_CHANNEL_MAX},
     protocol::{
@@ -226,8 +226,7 @@ impl Shard {
         match &channel.mode {
             Mode::Confirm(_) => return Err(precondition("cannot switch from confirm to tx mode")),
             Mode::Plain => {
-                channel.mode =
-                    Mode::Transactional { pending: Transaction::default(), commit: Confirms::default() };
+                channel.mode = Mode::Transactional { pending: Transaction::default(), commit: Confirms::default() };
             }
             Mode::Transactional { .. } => {}
         }

@@ -171,7 +171,10 @@ impl Shard {
     pub(super) fn open_channel(&mut self, slot: u32, number: u16) {
         let connection = self.connections.get_mut(slot).expect("the connection that a method came on is there");
         if number > connection.channel_max {
-            let text = format!("number of channels opened ({number}) has reached the negotiated channel_max ({})", connection.channel_max);
+            let text = format!(
+                "number of channels opened ({number}) has reached the negotiated channel_max ({})",
+                connection.channel_max
+            );
             self.fail_connection(slot, &ConnectionException::new(ReplyCode::NotAllowed, text), channel::Open::IDS);
             return;
         }

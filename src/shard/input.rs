@@ -116,16 +116,16 @@ impl Shard {
             }
         }
         match connection.channels.get(usize::from(frame.channel)) {
-            Some(ChannelSlot::Open(channel)) => {
-                match (frame.kind, &channel.incoming) {
-                    (FrameKind::Method, Some(incoming)) => {
-                        let text = method_instead(incoming);
-                        self.unexpected_frame(slot, text);
-                    }
-                    (FrameKind::Method, None) => return self.handle_channel_frame(slot, frame.channel, frame.payload, size),
-                    _ => return self.handle_content(slot, frame, size),
+            Some(ChannelSlot::Open(channel)) => match (frame.kind, &channel.incoming) {
+                (FrameKind::Method, Some(incoming)) => {
+                    let text = method_instead(incoming);
+                    self.unexpected_frame(slot, text);
                 }
-            }
+                (FrameKind::Method, None) => {
+                    return self.handle_channel_frame(slot, frame.channel, frame.payload, size);
+                }
+                _ => return self.handle_content(slot, frame, size),
+            },
             Some(ChannelSlot::Closing) => self.handle_closing_channel(slot, frame),
             _ => return self.handle_unopened_channel(slot, frame, size),
         }

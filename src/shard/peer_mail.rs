@@ -2,8 +2,8 @@
 
 use super::{
     Shard,
-    deliver::{WINDOW_OCTETS_PER_MESSAGE, content_octets, deliver},
     control_mail::Got,
+    deliver::{WINDOW_OCTETS_PER_MESSAGE, content_octets, deliver},
     shard_message::{Asker, Batch, ConsumerHome, QueueReply, QueueRequest, ShardMessage},
 };
 use crate::{
