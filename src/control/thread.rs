@@ -46,7 +46,9 @@ pub fn run(
         for request in requests.try_iter().take(BATCH_MAX) {
             plane.handle(request, &mut outcome);
         }
-        verdicts.try_iter().for_each(|login| plane.remember_login(login));
+        for login in verdicts.try_iter() {
+            plane.remember_login(login);
+        }
         carry_out(outcome, &mut plane, mailboxes, published, &login_sender);
         if poked.elapsed() >= POKE_INTERVAL {
             poked = Instant::now();

@@ -6,7 +6,7 @@ use super::{
     shard_message::Asker,
 };
 use crate::{
-    connection::{Awaiting, Capabilities, Channel, ChannelSlot, Connection, Pause, Phase, Then, handshake},
+    connection::{Awaiting, Capabilities, ChannelSlot, Connection, Pause, Phase, Then, handshake},
     definitions::{Name, User},
     limits::{CHANNELS_MAX, CLOSE_MILLIS_MAX, FRAME_OCTETS_MAX, FRAME_OCTETS_MIN, HEARTBEAT_SECONDS_DEFAULT},
     protocol::{
@@ -178,7 +178,7 @@ impl Shard {
             self.fail_connection(slot, &ConnectionException::new(ReplyCode::NotAllowed, text), channel::Open::IDS);
             return;
         }
-        *connection.channel_slot(number) = ChannelSlot::Open(Box::new(Channel::default()));
+        *connection.channel_slot(number) = ChannelSlot::Open(Box::default());
         self.send(slot, number, &Method::ChannelOpenOk(channel::OpenOk {}));
     }
 
