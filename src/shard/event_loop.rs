@@ -3,7 +3,7 @@
 //! It waits for sockets, rings and mail, gives the shard what has arrived, and writes what the shard has left: each turn
 //! ends with one write to each connection that has output, and one batch to each shard that there is something to tell.
 //!
-//! No task is woken for a message. No task ever yields while it has work: see [`READS_MAX`].
+//! No task is woken for a message. No task ever yields while it has work: see `READS_MAX` in `socket.rs`.
 
 use super::{
     Shard,

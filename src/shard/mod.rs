@@ -4,8 +4,9 @@
 //! [`Shard::finish_turn`] once everything of a turn is in, and then takes what the shard has left (`poll_…`): connections
 //! with output, batches for other shards, questions to the control plane.
 //!
-//! The way of a message: [`input`] (frames) → [`publish`] (permission, route) → [`enqueue`](mod@deliver) (queue, or straight
-//! on) → [`deliver`](mod@deliver) (consumer, output). Between shards it rides a [`shard_message::Batch`].
+//! The way of a message: `input.rs` (frames), `content_input.rs` (header and body) → `publish.rs` (permission, route) →
+//! `deliver.rs` (into its queue or straight on; to a consumer's output). Between shards it rides a
+//! [`shard_message::Batch`] and arrives in `peer_mail.rs`.
 
 mod basic_methods;
 mod connection_methods;
