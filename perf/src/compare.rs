@@ -1,6 +1,6 @@
 //! `lepus-perf compare`: quantiles of several runs side by side, with their ratios to the first.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -123,22 +123,24 @@ fn tables(runs: &[Run]) -> String {
     text
 }
 
+const FITS: &str = "a string takes any text";
+
 fn table(text: &mut String, name: &str, columns: &[(&str, &Column)]) {
     let width = columns.iter().map(|(title, _)| title.chars().count()).max().unwrap_or(0).max(10) + 2;
-    *text += &format!("{:<10}", if name.is_empty() { "latency" } else { name });
+    write!(text, "{:<10}", if name.is_empty() { "latency" } else { name }).expect(FITS);
     for (index, (title, _)) in columns.iter().enumerate() {
-        *text += &format!("{title:>width$}{}", if index == 0 { "" } else { "   ratio" });
+        write!(text, "{title:>width$}{}", if index == 0 { "" } else { "   ratio" }).expect(FITS);
     }
     text.push('\n');
     let rows = QUANTILES.iter().map(|(name, _)| *name).chain(["max"]);
     for (row, name) in rows.enumerate() {
-        *text += &format!("{name:<10}");
+        write!(text, "{name:<10}").expect(FITS);
         let first = columns[0].1.values[row];
         for (index, (_, column)) in columns.iter().enumerate() {
             let value = column.values[row];
-            *text += &format!("{:>width$}", value.map_or_else(|| "-".to_owned(), duration_text));
+            write!(text, "{:>width$}", value.map_or_else(|| "-".to_owned(), duration_text)).expect(FITS);
             if index > 0 {
-                *text += &format!("{:>8}", ratio_text(value, first));
+                write!(text, "{:>8}", ratio_text(value, first)).expect(FITS);
             }
         }
         text.push('\n');

@@ -46,7 +46,9 @@ fn own_cores() -> Vec<usize> {
 /// Where one of them is not there.
 pub fn pin(cores: &[usize]) -> Result<(), String> {
     let mut set = CpuSet::new();
-    cores.iter().for_each(|&core| set.set(core));
+    for &core in cores {
+        set.set(core);
+    }
     sched_setaffinity(None, &set).map_err(|error| format!("--cores {cores:?}: {error}"))?;
     // The kernel silently leaves out what is not there.
     if own_cores() == cores {

@@ -21,8 +21,8 @@ pub struct CommandLine {
 }
 
 /// What to do.
+#[allow(clippy::large_enum_variant, reason = "there is one in a process")]
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one")]
 pub enum Command {
     /// Run one workload: a line a second on standard error, the report on standard output
     ///
@@ -217,7 +217,10 @@ impl RunOptions {
             ),
             (self.bindings.is_some() && self.kind != ExchangeKind::Topic, "--bindings is for -t topic"),
             (self.kind != ExchangeKind::Direct && self.exchange.is_empty(), "-t needs an exchange: -e NAME"),
-            (bindings == 0 || !bindings.is_multiple_of(self.queues), "--bindings: a multiple of --queues"),
+            (
+                self.queues > 0 && (bindings == 0 || !bindings.is_multiple_of(self.queues)),
+                "--bindings: a multiple of --queues",
+            ),
             (self.exchange.len() > 255 || self.queue.len() > 240, "names have 255 octets at most"),
         ];
         match faults.into_iter().find(|(is_so, _)| *is_so) {

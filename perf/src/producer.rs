@@ -174,6 +174,7 @@ impl<'r> Producer<'r> {
     /// Open loop: everything that is due is sent, also what is due by the end and late. Returns whether the last message
     /// is whole.
     fn publish_paced(&mut self, schedule: Schedule, rate: f64) -> Result<bool, ClientError> {
+        #[allow(clippy::cast_precision_loss, reason = "a count of threads")]
         // Producers take turns instead of sending all at once.
         let phase = Pace::new(0, rate * self.progress.published.len() as f64).intended(u64::from(self.index));
         let pace = Pace::new(schedule.start + phase, rate);

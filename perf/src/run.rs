@@ -384,8 +384,8 @@ fn check(
         }
         lanes.sort_by_key(|(name, _)| **name);
         for views in lanes.chunk_by(|a, b| a.0 == b.0) {
-            let (_, producer) = *views[0].0;
-            let published = produced.get(producer).and_then(Option::as_ref).map_or(0, |report| report.published);
+            let (_, index) = *views[0].0;
+            let published = produced.get(index).and_then(Option::as_ref).map_or(0, |report| report.published);
             faults.add(sequence::finish(views.iter().map(|(_, lane)| (*lane).clone()).collect(), published));
         }
     }
