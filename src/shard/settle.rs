@@ -111,9 +111,9 @@ impl Shard {
                 cell.queue.requeue(position, true);
             }
             Settlement::Returned => {
-                // With others about, it may have been overtaken by what they got.
-                let is_overtaken = cell.consumers.len() > 1;
-                cell.queue.requeue(position, is_overtaken);
+                // Unless its consumer is the only one, it may have been overtaken by what others got.
+                let is_alone = cell.consumers.len() == 1 && consumer.is_some_and(|key| cell.consumers.get(key).is_some());
+                cell.queue.requeue(position, !is_alone);
             }
             Settlement::Rejected => {
                 let definition = &cell.definition;
