@@ -23,7 +23,7 @@ const CHANNELS: usize = 3;
 impl Client {
     /// Does something, if it can.
     pub fn act(&mut self, context: &mut Context, wire: &mut Wire) {
-        if self.stage != Stage::Running || self.out.len() > 200_000 {
+        if self.stage != Stage::Running || self.out.len() > 600_000 {
             return;
         }
         if context.random.permille(4) {
@@ -56,8 +56,7 @@ impl Client {
         match context.random.below(10) {
             0..4 => self.vanish(context, wire),
             4 => {
-                let close =
-                    connection::Close { reply_code: 200, reply_text: b"bye", class_id: 0, method_id: 0 };
+                let close = connection::Close { reply_code: 200, reply_text: b"bye", class_id: 0, method_id: 0 };
                 self.close_connection(context, &Method::ConnectionClose(close));
             }
             5 => {
@@ -121,7 +120,9 @@ impl Client {
             30..38 => self.cancel(context, number),
             38..50 => self.get(context, number),
             50..60 => self.qos(context, number),
-            60..64 => self.ask(context, number, &Method::BasicRecover(basic::Recover { requeue: true }), Pending::Recover),
+            60..64 => {
+                self.ask(context, number, &Method::BasicRecover(basic::Recover { requeue: true }), Pending::Recover)
+            }
             64..67 => self.close_channel(context, number),
             67..69 => self.misbehave(context, number),
             69..73 => self.declare(context, number),
@@ -199,8 +200,7 @@ impl Client {
         if prefetch > 1 && context.strikes(Mutation::LowerPrefetch) {
             prefetch -= 1;
         }
-        let consumer =
-            ConsumerNote { queue, no_ack, prefetch, last_sequence: HashMap::new() };
+        let consumer = ConsumerNote { queue, no_ack, prefetch, last_sequence: HashMap::new() };
         channel.consumers.insert(tag.clone(), consumer);
         let method = basic::Consume {
             queue: name.as_bytes(),
@@ -211,7 +211,8 @@ impl Client {
             no_wait: false,
             arguments: TableRef::EMPTY,
         };
-        context.trace(|| format!("client {} consumes {name} as {tag}, no_ack {no_ack}, prefetch {prefetch}", self.index));
+        context
+            .trace(|| format!("client {} consumes {name} as {tag}, no_ack {no_ack}, prefetch {prefetch}", self.index));
         self.ask(context, number, &Method::BasicConsume(method), Pending::Consume(tag.clone()));
     }
 
@@ -239,7 +240,7 @@ impl Client {
 
     fn qos(&mut self, context: &mut Context, number: u16) {
         let is_of_channel = context.random.permille(400);
-        let count = context.random.pick(&[0, 1, 2, 5, 20, 100]);
+        let count = context.random.pick(&[0, 1, 2, 3, 5, 20]);
         let qos = basic::Qos { prefetch_size: 0, prefetch_count: count, global: is_of_channel };
         self.ask(context, number, &Method::BasicQos(qos), Pending::Qos { count, is_of_channel });
     }
@@ -287,8 +288,7 @@ impl Client {
         if bindings.iter().any(|other| other.queue == queue && other.exchange == exchange && other.key == key) {
             return;
         }
-        let note =
-            BindingNote { exchange, queue, key: key.into(), may_be: true, is_certain: false, is_leaving: false };
+        let note = BindingNote { exchange, queue, key: key.into(), may_be: true, is_certain: false, is_leaving: false };
         bindings.push(note);
         let at = bindings.len() - 1;
         let name = context.ledger.topology.queues[queue].name.clone();
@@ -347,8 +347,11 @@ impl Client {
         let note = &mut context.ledger.topology.queues[queue];
         note.may_be_gone = true;
         let name = note.name.clone();
-        let (if_unused, if_empty) =
-            if context.is_healthy { (false, false) } else { (context.random.permille(200), context.random.permille(200)) };
+        let (if_unused, if_empty) = if context.is_healthy {
+            (false, false)
+        } else {
+            (context.random.permille(200), context.random.permille(200))
+        };
         let method = queue::Delete { queue: name.as_bytes(), if_unused, if_empty, no_wait: false };
         context.trace(|| format!("client {} deletes {name}", self.index));
         self.ask(context, number, &Method::QueueDelete(method), Pending::Delete);
@@ -413,6 +416,7 @@ impl Client {
     fn publish(&mut self, context: &mut Context, number: u16) {
         let (exchange, key) = choose_target(context);
         let octets = match context.random.below(20) {
+            6.. if context.is_heavy => context.random.between(8000, 40_960),
             0 => 0,
             1..10 => context.random.between(1, 64),
             10..15 => context.random.between(65, 1024),

@@ -60,8 +60,7 @@ impl Client {
                     incoming.body.extend_from_slice(payload);
                 }
                 if incoming.has_header && incoming.body.len() >= incoming.body_octets {
-                    let Incoming { method, properties, body, .. } =
-                        channel.incoming.take().expect("it was just there");
+                    let Incoming { method, properties, body, .. } = channel.incoming.take().expect("it was just there");
                     self.handle_content(context, number, method, properties, body);
                 }
             }
@@ -249,7 +248,8 @@ impl Client {
                 complaints.push(format!("publish {tag} was confirmed before the broker had read it"));
             }
             if let Some(copies) = context.under_way.get(&id) {
-                complaints.push(format!("publish {tag} (message {id}) was confirmed while {copies} copies are under way"));
+                complaints
+                    .push(format!("publish {tag} (message {id}) was confirmed while {copies} copies are under way"));
             }
             let is_returned = context.ledger.message(id).is_some_and(|message| message.is_returned);
             if context.ledger.must_be_returned(id) && !is_returned {
@@ -276,12 +276,13 @@ impl Client {
         let channel = self.channels.get_mut(&number).expect("the caller found it");
         let is_delivery = matches!(Method::decode(&method), Ok(Method::BasicDeliver(_)));
         if is_delivery && !channel.is_void {
-            if let Some((method, properties, body)) = channel.swapped.take() {
-                // The tags stay where they were: the messages change places.
-                let after = (method.clone(), properties, body);
-                self.take_content(context, number, &method, &after.1, &after.2);
-            } else if context.strikes(Mutation::SwapDeliveries) {
-                let channel = self.channels.get_mut(&number).expect("the caller found it");
+            if let Some(first) = channel.swapped.take() {
+                let (earlier, later) = with_tags_swapped(&first.0, &method);
+                self.take_content(context, number, &earlier, &properties, &body);
+                self.take_content(context, number, &later, &first.1, &first.2);
+                return;
+            }
+            if context.strikes(Mutation::SwapDeliveries) {
                 channel.swapped = Some((method, properties, body));
                 return;
             }
@@ -406,17 +407,36 @@ impl Client {
     }
 }
 
+/// The second of two deliveries with the tag of the first, and the first with the tag of the second.
+fn with_tags_swapped(first: &[u8], second: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let (Ok(Method::BasicDeliver(mut one)), Ok(Method::BasicDeliver(mut two))) =
+        (Method::decode(first), Method::decode(second))
+    else {
+        unreachable!("both were read before");
+    };
+    std::mem::swap(&mut one.delivery_tag, &mut two.delivery_tag);
+    let (mut earlier, mut later) = (Vec::new(), Vec::new());
+    Method::BasicDeliver(two).encode(&mut earlier);
+    Method::BasicDeliver(one).encode(&mut later);
+    (earlier, later)
+}
+
 impl Channel {
     /// One more is going to be held: whether that is one too many.
     fn check_prefetch(&self, consumer_tag: &str, prefetch: usize) -> Option<String> {
         let of_consumer =
             self.outstanding.values().filter(|held| held.consumer.as_deref() == Some(consumer_tag)).count();
         if prefetch > 0 && of_consumer >= prefetch {
-            return Some(format!("{consumer_tag} holds {of_consumer} and gets one more; its prefetch count is {prefetch}"));
+            return Some(format!(
+                "{consumer_tag} holds {of_consumer} and gets one more; its prefetch count is {prefetch}"
+            ));
         }
         let limit = usize::from(self.prefetch_of_channel);
         if limit > 0 && self.outstanding.len() >= limit && self.mode != Mode::Transactional {
-            return Some(format!("the channel holds {} and gets one more; its limit is {limit}", self.outstanding.len()));
+            return Some(format!(
+                "the channel holds {} and gets one more; its limit is {limit}",
+                self.outstanding.len()
+            ));
         }
         None
     }

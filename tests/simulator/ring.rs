@@ -65,7 +65,13 @@ impl Rings {
         ring.publish_octets += batch.publish_octets;
         let delay = if context.is_healthy { 0 } else { context.random.between(0, ring.delay) };
         ring.batches.push_back((context.step + delay as u64, batch));
-        if ring.batches.len() > 1 && context.strikes(Mutation::SwapBatches) {
+        let carries =
+            |batch: &Batch| batch.messages.iter().any(|message| matches!(message, ShardMessage::Publish { .. }));
+        if let [.., (_, before), (_, last)] = &*ring.batches.make_contiguous()
+            && carries(before)
+            && carries(last)
+            && context.strikes(Mutation::SwapBatches)
+        {
             let last = ring.batches.len() - 1;
             ring.batches.swap(last, last - 1);
         }

@@ -71,13 +71,14 @@ pub fn run(seed: u64, steps: u64, mutation: Option<Mutation>, is_verbose: bool) 
 impl World {
     fn new(seed: u64, mutation: Option<Mutation>, is_verbose: bool) -> Self {
         let mut context = Context::new(seed, mutation, is_verbose);
+        context.is_heavy = context.random.permille(150);
         let shard_count = context.random.pick(&[1, 2, 2, 3, 3, 4]);
         let control = Control::new(seed, shard_count);
         let drivers = (0..shard_count).map(|index| Driver::new(index, shard_count, &control)).collect();
         let rings = Rings::new(&mut context, shard_count);
         let count = context.random.between(2, 7);
         let clients = (0..=count).map(|index| Client::new(&mut context, index)).collect();
-        context.trace(|| format!("seed {seed}: {shard_count} shards, {count} clients"));
+        context.trace(|| format!("seed {seed}: {shard_count} shards, {count} clients, heavy: {}", context.is_heavy));
         Self { context, drivers, rings, control, wires: Vec::new(), clients, events: Vec::new() }
     }
 
@@ -293,7 +294,8 @@ impl World {
     /// A queue with a consumer that acknowledges everything must be empty.
     fn check_consumed(&mut self) {
         let running = self.clients.iter().filter(|client| client.stage == Stage::Running);
-        let consumers = running.flat_map(|client| client.channels.values()).flat_map(|channel| channel.consumers.values());
+        let consumers =
+            running.flat_map(|client| client.channels.values()).flat_map(|channel| channel.consumers.values());
         let consumed: Vec<usize> = consumers.map(|consumer| consumer.queue).collect();
         for what in self.context.ledger.missing(|queue| consumed.contains(&queue)).into_iter().take(5) {
             self.context.violation(format!("a consumer waits in vain: {what}"));
@@ -401,7 +403,8 @@ impl World {
             let (connections, queues) = (shard.connection_count(), shard.queue_count());
             let octets = shard.octets_in_use();
             if connections + queues > 0 || octets > 0 {
-                let what = format!("shard {index} ends with {connections} connections, {queues} queues, {octets} octets");
+                let what =
+                    format!("shard {index} ends with {connections} connections, {queues} queues, {octets} octets");
                 self.context.ledger.violations.push(what);
             }
         }
