@@ -36,10 +36,11 @@ fn id_of(message: &MessageView<'_>) -> u64 {
 
 impl Rings {
     pub fn new(context: &mut Context, count: usize) -> Self {
+        let delays: &[usize] = if context.is_heavy { &[0, 30, 1000] } else { &[0, 3, 30, 200] };
         let random = &mut context.random;
         let mut ring = || {
             let capacity = random.pick(&[1, 1, 2, 8, 256]);
-            let delay = random.pick(&[0, 3, 30, 200]);
+            let delay = random.pick(delays);
             Ring { batches: VecDeque::new(), capacity, delay, publish_octets: 0 }
         };
         Self { rings: (0..count).map(|_| (0..count).map(|_| ring()).collect()).collect() }

@@ -77,7 +77,10 @@ impl World {
         let drivers = (0..shard_count).map(|index| Driver::new(index, shard_count, &control)).collect();
         let rings = Rings::new(&mut context, shard_count);
         let count = context.random.between(2, 7);
-        let clients = (0..=count).map(|index| Client::new(&mut context, index)).collect();
+        let mut clients: Vec<Client> = (0..=count).map(|index| Client::new(&mut context, index)).collect();
+        for client in clients.iter_mut().filter(|_| context.is_heavy && context.random.permille(600)) {
+            (client.gulp, client.publish_share) = (200_000, 950);
+        }
         context.trace(|| format!("seed {seed}: {shard_count} shards, {count} clients, heavy: {}", context.is_heavy));
         Self { context, drivers, rings, control, wires: Vec::new(), clients, events: Vec::new() }
     }
@@ -174,6 +177,11 @@ impl World {
             _ => {
                 if self.context.random.permille(50) {
                     self.context.now += 900;
+                } else if self.context.random.permille(50) {
+                    let shard = self.context.random.below(self.drivers.len());
+                    let steps = self.context.random.between(50, 800) as u64;
+                    self.drivers[shard].stalled_until = self.context.step + steps;
+                    self.context.trace(|| format!("shard {shard} does nothing for {steps} steps"));
                 }
             }
         }
