@@ -194,7 +194,7 @@ fn a_bad_definitions_file_stops_the_start() {
     check_refused(&["--port", "0", "--definitions", "/"], &[1], &["/"]);
     check_bad_definitions("", &["line 1"]);
     check_bad_definitions("not JSON", &["line 1"]);
-    check_bad_definitions("[1, 2]", &["line 1"]);
+    check_bad_definitions("[1, 2]", &["the document"]);
     check_bad_definitions("{\n \"vhosts\": [\n", &["line"]);
     check_bad_definitions(r#"{"users": 5}"#, &["users|line 1"]);
     check_bad_definitions(

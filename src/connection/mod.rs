@@ -54,6 +54,8 @@ pub enum Pause {
     Peer(ShardIndex),
     /// It publishes while memory is short.
     Memory,
+    /// It does not read what it is answered.
+    Output,
 }
 
 /// What the client said that it can take.
@@ -159,6 +161,9 @@ pub struct Connection {
     pub is_stuck: bool,
     /// Consumers that wait until the output has room.
     pub waiting_for_output: Vec<u32>,
+    /// Consumers that lost their queue by a `queue.delete` of this connection: channel and tag. They are told after its
+    /// `delete-ok`, as RabbitMQ does.
+    pub cancels_due: Vec<(u16, Box<[u8]>)>,
     /// Channels that have something to confirm.
     pub confirming: Vec<u16>,
     /// Memory that was last accounted for it.
@@ -267,6 +272,7 @@ impl Connection {
             is_dirty: false,
             is_stuck: false,
             waiting_for_output: Vec::new(),
+            cancels_due: Vec::new(),
             confirming: Vec::new(),
             accounted_octets: 0,
             incoming_octets: 0,

@@ -76,9 +76,9 @@ impl Unacknowledged {
         if entry.settled {
             return None;
         }
+        let taken = *entry;
         entry.settled = true;
         self.settled += 1;
-        let taken = *entry;
         while self.ring.front().is_some_and(|front| front.settled) {
             self.ring.pop_front();
             self.settled -= 1;
@@ -133,6 +133,18 @@ mod tests {
 
     fn outstanding(tag: u64) -> Outstanding {
         Outstanding::new(tag, QueueHandle { home: ShardIndex(0), slot: 0, id: QueueId(1) }, tag, None)
+    }
+
+    /// Goal: what a rolled back transaction puts back is outstanding again.
+    #[test]
+    fn what_is_restored_is_outstanding() {
+        let mut unacknowledged = Unacknowledged::default();
+        (1..=3).for_each(|tag| unacknowledged.push(outstanding(tag)));
+        let taken = unacknowledged.take(2).expect("it is outstanding");
+        unacknowledged.restore([taken]);
+        assert_eq!(unacknowledged.len(), 3);
+        let all: Vec<u64> = std::iter::from_fn(|| unacknowledged.take_front_through(9)).map(|it| it.tag).collect();
+        assert_eq!(all, [1, 2, 3]);
     }
 
     /// Goal: each delivery is taken once, in whatever order.

@@ -1,9 +1,7 @@
 //! What a message looks like that was dead-lettered: its history in `x-death`, and where it is to go.
 //!
-//! As `RabbitMQ` 4, with these departures, which come from keeping the history in the message and nowhere else:
-//! * an `x-death` header that a publisher sent counts as history (as in `RabbitMQ` before 4.0);
-//! * the keys of a `CC` header are routed to again on a second death, also where the first one had a routing key of
-//!   its own.
+//! As RabbitMQ 4, with one departure, which comes from keeping the history in the message and nowhere else: an `x-death`
+//! header that a publisher sent counts as history (as in RabbitMQ before 4.0).
 
 use super::DeathReason;
 use crate::message::MessageView;
@@ -54,6 +52,9 @@ pub fn dead_lettered(message: MessageView<'_>, death: &Death<'_>) -> DeadLettere
     let mut recorded_keys = vec![message.routing_key.to_vec()];
     recorded_keys.extend(header_keys(headers.get("CC")));
     let bcc_keys = header_keys(headers.get("BCC"));
+    if death.routing_key.is_some() {
+        headers.remove("CC");
+    }
     headers.0.retain(|(name, _)| name != b"BCC");
 
     let history = match headers.get("x-death") {

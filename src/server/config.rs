@@ -103,6 +103,12 @@ fn parse_address(text: &str) -> Result<IpAddr, String> {
 
 /// Lets through what [`EnvFilter`] understands, so that a mistake is found before anything is started.
 fn parse_log_filter(text: &str) -> Result<String, String> {
+    // EnvFilter takes a word that is no level for a module's name, and then logs everything of it.
+    let is_level = |word: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&word.trim());
+    let word = text.split(',').find(|part| !part.contains(['=', '[']) && !is_level(&part.to_ascii_lowercase()));
+    if let Some(word) = word {
+        return Err(format!("not a log filter ('{word}' is no level); write off, error, warn, info, debug or trace"));
+    }
     match EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(reason) => Err(format!("not a log filter ({reason}); write a level, or 'info,lepus::server=debug'")),

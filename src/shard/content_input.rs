@@ -22,6 +22,15 @@ use crate::{
 };
 use bytes::Bytes;
 
+/// RabbitMQ's words for a frame that is not the one that is due.
+const HEADER_DUE: &str = "expected content header for class 60, got non content header frame instead";
+const BODY_DUE: &str = "expected content body, got non content body frame instead";
+
+/// What a method frame is answered that comes within a message.
+pub(super) fn method_instead(incoming: &Incoming) -> &'static str {
+    if incoming.header.is_some() { BODY_DUE } else { HEADER_DUE }
+}
+
 /// What lies behind a `basic.publish` in the input.
 enum Behind<'a> {
     /// The whole content, in so many octets.
@@ -43,6 +52,9 @@ fn look_behind(input: &[u8], channel: u16, frame_max: usize) -> Behind<'_> {
         return Behind::Gather;
     }
     let Ok(content) = content_header(header.payload) else { return Behind::Gather };
+    if content.class_id != Publish::IDS.0 {
+        return Behind::Gather;
+    }
     if content.body_size == 0 {
         return Behind::Whole { properties: content.properties, body: &[], octets: header_size };
     }
@@ -74,8 +86,9 @@ impl Shard {
         let connection = self.connections.get_mut(slot).expect("the connection that a frame came on is there");
         let frame_max = connection.frame_octets_max;
         let Some(channel) = connection.channel(number) else { return self.handle_publish_astray(slot, frame, size) };
-        if channel.incoming.is_some() {
-            self.unexpected_frame(slot, "expected content header or body, got method frame instead");
+        if let Some(incoming) = &channel.incoming {
+            let text = method_instead(incoming);
+            self.unexpected_frame(slot, text);
             return Progress::Used(size);
         }
         if is_short {
@@ -99,8 +112,7 @@ impl Shard {
             }
             Behind::Soon => Progress::NeedsMore,
             Behind::Gather => {
-                channel.incoming =
-                    Some(Incoming { publish: frame.payload.into(), header: None, body: Vec::new() });
+                channel.incoming = Some(Incoming { publish: frame.payload.into(), header: None, body: Vec::new() });
                 Progress::Used(size)
             }
         }
@@ -129,7 +141,7 @@ impl Shard {
         let connection = self.connections.get_mut(slot).expect("the connection that a frame came on is there");
         let channel = connection.channel(frame.channel).expect("the caller found the channel open");
         let Some(incoming) = &mut channel.incoming else {
-            self.unexpected_frame(slot, "expected method frame, got content frame instead");
+            self.unexpected_frame(slot, "expected method frame, got non method frame instead");
             return Progress::Used(size);
         };
         match (&incoming.header, frame.kind) {
@@ -151,8 +163,8 @@ impl Shard {
                     self.publish_gathered(slot, frame.channel);
                 }
             }
-            (None, _) => self.unexpected_frame(slot, "expected content header frame, got content body frame instead"),
-            (Some(_), _) => self.unexpected_frame(slot, "expected content body frame, got content header frame instead"),
+            (None, _) => self.unexpected_frame(slot, HEADER_DUE),
+            (Some(_), _) => self.unexpected_frame(slot, BODY_DUE),
         }
         Progress::Used(size)
     }
@@ -166,7 +178,9 @@ impl Shard {
             }
         };
         if header.class_id != Publish::IDS.0 {
-            self.unexpected_frame(slot, "expected content header for class 60");
+            let got = header.class_id;
+            let text = format!("expected content header for class 60, got one for class {got} instead");
+            self.unexpected_frame(slot, &text);
             return;
         }
         if header.body_size > MESSAGE_OCTETS_MAX {

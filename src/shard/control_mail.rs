@@ -61,6 +61,7 @@ impl Shard {
             (Then::Delete, Ok(ControlAnswer::QueueDeleted(count))) => self.finish_delete(slot, channel, no_wait, count),
             (then, Ok(answer)) => unreachable!("{then:?} was answered with {answer:?}"),
         }
+        self.tell_cancels_due(slot);
     }
 
     /// An answer for a connection that is gone: an exclusive queue goes with it.
@@ -124,6 +125,7 @@ impl Shard {
             (Then::Delete, QueueReply::Purged(count)) => self.finish_delete(slot, channel, no_wait, count),
             (then, reply) => unreachable!("{then:?} was answered with {reply:?}"),
         }
+        self.tell_cancels_due(slot);
     }
 
     fn requeue_awaiting(&mut self, slot: u32, awaiting: Awaiting) {
@@ -144,7 +146,8 @@ impl Shard {
     /// The queue has forgotten the consumer that the connection waits to cancel.
     pub(super) fn finish_cancel(&mut self, slot: u32) {
         let connection = self.connections.get_mut(slot).expect("its answer was taken");
-        let Some(Awaiting { channel, no_wait, then: Then::Cancel { index, tag }, .. }) = connection.awaiting.take() else {
+        let Some(Awaiting { channel, no_wait, then: Then::Cancel { index, tag }, .. }) = connection.awaiting.take()
+        else {
             return;
         };
         if connection.remove_consumer(index).is_some()

@@ -80,6 +80,20 @@ impl Shard {
         hasher.finish()
     }
 
+    /// Whether a passive declare with this name asks for the pseudo-queue, or for a requester that is still there as far as
+    /// this shard knows.
+    pub(super) fn is_reply_address(&mut self, name: &[u8]) -> bool {
+        if name == REPLY_TO_QUEUE {
+            return true;
+        }
+        let Some(to) = self.read_reply_address(name) else { return false };
+        if to.connection.shard != self.index {
+            return true;
+        }
+        let connection = self.connections.with_id(to.connection.slot, to.connection.generation);
+        connection.and_then(|connection| connection.channel(to.channel)).is_some_and(|it| it.reply_consumer.is_some())
+    }
+
     /// Whom an address names.
     fn read_reply_address(&self, routing_key: &[u8]) -> Option<Asker> {
         let text = routing_key.strip_prefix(REPLY_TO_QUEUE)?.strip_prefix(b".")?;
@@ -129,8 +143,14 @@ impl Shard {
         let Some(index) = connection.channel(to.channel).and_then(|channel| channel.reply_consumer) else { return };
         let Some(consumer) = connection.consumers[index as usize].as_ref() else { return };
         let (serial, key) = (consumer.serial, consumer.key);
-        let home =
-            ConsumerHome { connection: to.connection, channel: to.channel, index, serial, window_octets: 0, is_held: false };
+        let home = ConsumerHome {
+            connection: to.connection,
+            channel: to.channel,
+            index,
+            serial,
+            window_octets: 0,
+            is_held: false,
+        };
         let queue = crate::connection::QueueHandle { home: self.index, slot: u32::MAX, id: QueueId(0) };
         super::deliver::deliver(connection, &home, key, queue, None, false, message);
         self.metrics.delivered += 1;
@@ -161,4 +181,3 @@ fn pseudo_queue(vhost: crate::definitions::Name, home: ShardIndex) -> QueueDefin
         options: QueueOptions::default(),
     }
 }
-

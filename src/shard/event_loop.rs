@@ -9,6 +9,7 @@ use super::{
     Shard,
     control_message::ControlRequest,
     mesh::{Links, Mail},
+    shard_message::Batch,
     socket::{self, Socket},
 };
 use crate::{
@@ -35,6 +36,11 @@ use std::{
 const TICK: Duration = Duration::from_millis(100);
 /// Rounds of delivering and writing in one turn; what is left then waits for the next turn.
 const ROUNDS_MAX: usize = 8;
+/// Memory is given back to the system once in so many ticks, where at least so many octets were freed.
+const TICKS_PER_COLLECTION: u64 = 10;
+const COLLECTED_OCTETS_MIN: u64 = 1 << 20;
+/// Several times, since the allocator keeps for a while what was freed right before.
+const COLLECTIONS: u32 = 3;
 /// glommio 0.9 can park with runnable tasks when its preempt timer fires: it never does.
 const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
 /// How long a shard that has its core to itself looks for work before it sleeps.
@@ -101,6 +107,8 @@ pub struct ShardStart {
     pub gauges: Arc<Vec<Gauges>>,
     /// Above how much memory publishers are paused, in octets.
     pub memory_limit_octets: u64,
+    /// Gives memory back to the system that this thread has freed.
+    pub collect_memory: fn(),
     /// Zero on the broker's clock.
     pub clock: Instant,
 }
@@ -117,8 +125,15 @@ pub(super) struct EventLoop {
     gauges: Arc<Vec<Gauges>>,
     memory_limit_octets: u64,
     memory_is_short: bool,
+    collect_memory: fn(),
+    /// The most memory that was held since it was last given back.
+    octets_held_most: u64,
+    collections_left: u32,
     clock: Instant,
     accepted: Vec<(std::net::TcpStream, SocketAddr)>,
+    /// Batches that are being handled, and those that wait for the next look: kept for their memory.
+    taken: Vec<(usize, Batch)>,
+    later: Vec<(usize, Batch)>,
     is_closing: bool,
     ticks: u64,
 }
@@ -193,7 +208,8 @@ fn take_in(event_loop: &Rc<RefCell<EventLoop>>, stream: std::net::TcpStream, pee
 
 impl EventLoop {
     fn new(start: ShardStart) -> Self {
-        let ShardStart { shard, links, published, control, gauges, memory_limit_octets, clock, .. } = start;
+        let ShardStart { shard, links, published, control, gauges, memory_limit_octets, collect_memory, clock, .. } =
+            start;
         Self {
             published_version: shard.definitions_version(),
             shard,
@@ -205,8 +221,13 @@ impl EventLoop {
             gauges,
             memory_limit_octets,
             memory_is_short: false,
+            collect_memory,
+            octets_held_most: 0,
+            collections_left: 0,
             clock,
             accepted: Vec::new(),
+            taken: Vec::new(),
+            later: Vec::new(),
             is_closing: false,
             ticks: 0,
         }
@@ -228,15 +249,48 @@ impl EventLoop {
     /// Takes what other shards and threads have sent.
     fn pump(&mut self) {
         self.begin_turn();
-        for peer in 0..self.links.shard_count() {
-            while let Some(batch) = self.links.receive(peer) {
-                // What the control plane sent before must be known before.
-                self.take_mail();
+        self.take_batches();
+        self.end_turn();
+    }
+
+    /// To be called between reading and handling what was read: what other shards have sent before comes first.
+    #[inline]
+    pub fn take_rung(&mut self) {
+        if self.links.doorbell.is_rung() {
+            self.take_batches();
+        }
+    }
+
+    fn take_batches(&mut self) {
+        let (mut taken, mut later) = (std::mem::take(&mut self.taken), std::mem::take(&mut self.later));
+        loop {
+            self.links.receive_all(&mut taken, &mut later);
+            // What the control plane sent before a batch was sent must be known before.
+            self.take_mail();
+            if taken.is_empty() {
+                break;
+            }
+            for (peer, batch) in taken.drain(..) {
                 self.shard.handle_batch(peer, batch);
             }
         }
-        self.take_mail();
-        self.end_turn();
+        (self.taken, self.later) = (taken, later);
+    }
+
+    fn send_batches(&mut self) {
+        for peer in 0..self.links.shard_count() {
+            if self.links.has_room(peer)
+                && let Some(batch) = self.shard.poll_batch(peer)
+            {
+                self.links.send(peer, batch);
+                if let Some(empty) = self.links.take_back(peer) {
+                    self.shard.add_spare(peer, empty);
+                }
+            }
+            while let Some(empty) = self.shard.poll_emptied(peer) {
+                self.links.give_back(peer, empty);
+            }
+        }
     }
 
     fn take_mail(&mut self) {
@@ -267,6 +321,8 @@ impl EventLoop {
     pub fn end_turn(&mut self) {
         for _ in 0..ROUNDS_MAX {
             self.shard.finish_turn();
+            // Before the sockets: who has its answer may go on elsewhere.
+            self.send_batches();
             let mut wrote = false;
             while let Some(slot) = self.shard.poll_dirty() {
                 self.flush(slot);
@@ -276,13 +332,7 @@ impl EventLoop {
                 break;
             }
         }
-        for peer in 0..self.links.shard_count() {
-            if self.links.has_room(peer)
-                && let Some(batch) = self.shard.poll_batch(peer)
-            {
-                self.links.send(peer, batch);
-            }
-        }
+        self.send_batches();
         while let Some(request) = self.shard.poll_control_request() {
             // The control plane outlives the shards, except while the process ends.
             let _ = self.control.send(request);
@@ -313,7 +363,9 @@ impl EventLoop {
 
     fn watch_memory(&mut self) {
         let index = usize::from(self.shard.index().0);
-        self.gauges[index].octets_held.store(self.shard.octets_held(), Ordering::Relaxed);
+        let octets_held = self.shard.octets_held();
+        self.octets_held_most = self.octets_held_most.max(octets_held);
+        self.gauges[index].octets_held.store(octets_held, Ordering::Relaxed);
         let held: u64 = self.gauges.iter().map(|gauges| gauges.octets_held.load(Ordering::Relaxed)).sum();
         let relief = self.memory_limit_octets / 100 * MEMORY_RELIEF_PERCENT;
         let is_short = if self.memory_is_short { held > relief } else { held > self.memory_limit_octets };
@@ -333,8 +385,24 @@ impl EventLoop {
         self.ticks += 1;
         self.shard.handle_tick(self.ticks);
         self.end_turn();
+        if self.ticks.is_multiple_of(TICKS_PER_COLLECTION) {
+            self.give_memory_back();
+        }
         if self.is_closing {
             self.links.doorbell.poke();
+        }
+    }
+
+    /// Lets the allocator give memory back, if much was freed.
+    fn give_memory_back(&mut self) {
+        let held = self.shard.octets_held();
+        if held + COLLECTED_OCTETS_MIN < self.octets_held_most {
+            self.octets_held_most = held;
+            self.collections_left = COLLECTIONS;
+        }
+        if self.collections_left > 0 {
+            self.collections_left -= 1;
+            (self.collect_memory)();
         }
     }
 

@@ -5,7 +5,7 @@ use super::{
     shard_message::{Asker, ConsumerHome, QueueRequest},
 };
 use crate::{
-    connection::{ChannelSlot, Consumer, Mode, Phase, Settlement},
+    connection::{ChannelSlot, Consumer, Mode, Phase, Settlement, Then},
     limits::CLOSE_MILLIS_MAX,
     protocol::{
         exception::{ConnectionException, Exception},
@@ -149,9 +149,21 @@ impl Shard {
             return;
         }
         let Some(consumer) = connection.remove_consumer(home.index) else { return };
-        if connection.capabilities.consumer_cancel_notify && connection.phase == Phase::Running {
-            let cancel = Method::BasicCancel(basic::Cancel { consumer_tag: &consumer.tag, no_wait: true });
-            self.send(home.connection.slot, consumer.channel, &cancel);
+        if !connection.capabilities.consumer_cancel_notify || connection.phase != Phase::Running {
+            return;
+        }
+        connection.cancels_due.push((consumer.channel, consumer.tag));
+        if !connection.awaiting.as_ref().is_some_and(|awaiting| matches!(awaiting.then, Then::Delete)) {
+            self.tell_cancels_due(home.connection.slot);
+        }
+    }
+
+    /// Tells the client of consumers that lost their queue.
+    pub(super) fn tell_cancels_due(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        for (channel, consumer_tag) in std::mem::take(&mut connection.cancels_due) {
+            let cancel = Method::BasicCancel(basic::Cancel { consumer_tag: &consumer_tag, no_wait: true });
+            self.send(slot, channel, &cancel);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Frames as they come in from a client, one after the other.
 
-use super::Shard;
+use super::{Shard, content_input::method_instead};
 use crate::{
     connection::{ChannelSlot, Pause, Phase},
+    limits::OUTPUT_PAUSE_OCTETS,
     protocol::{
         exception::ConnectionException,
         frame::{Frame, FrameKind, HeaderCheck, SUPPORTED_HEADER, protocol_header, take_frame},
@@ -55,6 +56,10 @@ impl Shard {
         if connection.phase == Phase::Header {
             return self.handle_header(slot, input);
         }
+        if connection.output.len() >= OUTPUT_PAUSE_OCTETS {
+            self.pause(slot, Pause::Output);
+            return Progress::Paused;
+        }
         let (frame, size) = match take_frame(input, connection.frame_octets_max) {
             Ok(Some(taken)) => taken,
             Ok(None) => return Progress::NeedsMore,
@@ -63,10 +68,11 @@ impl Shard {
                 return Progress::Used(input.len());
             }
         };
-        if connection.phase == Phase::Running && frame.kind == FrameKind::Method {
-            if let Some(publish) = peek_publish(frame.payload) {
-                return self.handle_publish(slot, &frame, &publish, size, input);
-            }
+        if connection.phase == Phase::Running
+            && frame.kind == FrameKind::Method
+            && let Some(publish) = peek_publish(frame.payload)
+        {
+            return self.handle_publish(slot, &frame, &publish, size, input);
         }
         self.handle_frame(slot, &frame, size)
     }
@@ -111,14 +117,16 @@ impl Shard {
             }
         }
         match connection.channels.get(usize::from(frame.channel)) {
-            Some(ChannelSlot::Open(channel)) => {
-                let takes_content = channel.incoming.is_some();
-                match frame.kind {
-                    FrameKind::Method if takes_content => self.unexpected_frame(slot, "expected content header or body, got method frame instead"),
-                    FrameKind::Method => return self.handle_channel_frame(slot, frame.channel, frame.payload, size),
-                    _ => return self.handle_content(slot, frame, size),
+            Some(ChannelSlot::Open(channel)) => match (frame.kind, &channel.incoming) {
+                (FrameKind::Method, Some(incoming)) => {
+                    let text = method_instead(incoming);
+                    self.unexpected_frame(slot, text);
                 }
-            }
+                (FrameKind::Method, None) => {
+                    return self.handle_channel_frame(slot, frame.channel, frame.payload, size);
+                }
+                _ => return self.handle_content(slot, frame, size),
+            },
             Some(ChannelSlot::Closing) => self.handle_closing_channel(slot, frame),
             _ => return self.handle_unopened_channel(slot, frame, size),
         }

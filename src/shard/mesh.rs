@@ -1,6 +1,10 @@
 //! The rings between shards, and the doorbell that wakes a shard for what is in its rings and its mailbox.
 //!
 //! A driver. Each pair of shards has a bounded lock-free single-producer single-consumer ring in each direction.
+//!
+//! **Causal order.** A client that has its answer may act on another connection, on any shard. So a shard sends its batches
+//! before it writes to its sockets, and takes what is in its rings before it handles what it has read; and batches carry
+//! stamps of one shared counter, by which [`Links::receive_all`] orders those of different rings.
 
 use super::{control_message::ControlMail, shard_message::Batch};
 use crate::limits::RING_BATCHES_MAX;
@@ -10,11 +14,14 @@ use std::{
     net::{SocketAddr, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{self, Receiver, Sender},
     },
     task::Waker,
 };
+
+/// Emptied batches that may be on their way back between two shards.
+const EMPTIED_BATCHES_MAX: usize = 8;
 
 /// What threads that are no shards tell a shard.
 #[derive(Debug)]
@@ -53,6 +60,12 @@ impl Doorbell {
         self.waker.register(waker);
     }
 
+    /// Whether the shard was rung for and has not looked since.
+    #[inline]
+    pub fn is_rung(&self) -> bool {
+        self.is_rung.load(Ordering::Acquire)
+    }
+
     /// The shard looks now: whether it was rung for.
     pub fn answer(&self) -> bool {
         self.is_rung.swap(false, Ordering::AcqRel)
@@ -85,7 +98,11 @@ impl Mailbox {
 pub struct Links {
     incoming: Vec<Option<Consumer<Batch>>>,
     outgoing: Vec<Option<Producer<Batch>>>,
+    /// Emptied batches on their way back to who filled them.
+    giving_back: Vec<Option<Producer<Batch>>>,
+    coming_back: Vec<Option<Consumer<Batch>>>,
     peers: Vec<Arc<Doorbell>>,
+    stamps: Arc<AtomicU64>,
     /// Its own mail.
     pub mail: Receiver<Mail>,
     /// Its own doorbell.
@@ -95,6 +112,7 @@ pub struct Links {
 /// Connects `count` shards with each other; returns their ends, and a mailbox for each.
 pub fn connect(count: usize) -> (Vec<Links>, Vec<Mailbox>) {
     let doorbells: Vec<Arc<Doorbell>> = std::iter::repeat_with(Arc::default).take(count).collect();
+    let stamps = Arc::new(AtomicU64::new(0));
     let mut mailboxes = Vec::with_capacity(count);
     let mut links: Vec<Links> = Vec::with_capacity(count);
     for doorbell in &doorbells {
@@ -103,7 +121,10 @@ pub fn connect(count: usize) -> (Vec<Links>, Vec<Mailbox>) {
         links.push(Links {
             incoming: std::iter::repeat_with(|| None).take(count).collect(),
             outgoing: std::iter::repeat_with(|| None).take(count).collect(),
+            giving_back: std::iter::repeat_with(|| None).take(count).collect(),
+            coming_back: std::iter::repeat_with(|| None).take(count).collect(),
             peers: doorbells.clone(),
+            stamps: Arc::clone(&stamps),
             mail,
             doorbell: Arc::clone(doorbell),
         });
@@ -114,6 +135,9 @@ pub fn connect(count: usize) -> (Vec<Links>, Vec<Mailbox>) {
                 let (producer, consumer) = RingBuffer::new(RING_BATCHES_MAX);
                 links[from].outgoing[to] = Some(producer);
                 links[to].incoming[from] = Some(consumer);
+                let (producer, consumer) = RingBuffer::new(EMPTIED_BATCHES_MAX);
+                links[to].giving_back[from] = Some(producer);
+                links[from].coming_back[to] = Some(consumer);
             }
         }
     }
@@ -133,14 +157,51 @@ impl Links {
     }
 
     /// Sends a batch and wakes the peer. There has to be room.
-    pub fn send(&mut self, peer: usize, batch: Batch) {
+    pub fn send(&mut self, peer: usize, mut batch: Batch) {
+        batch.stamp = self.stamps.fetch_add(1, Ordering::AcqRel);
         let producer = self.outgoing[peer].as_mut().expect("a shard has a ring to each other shard");
         producer.push(batch).expect("the caller saw that there is room");
         self.peers[peer].ring();
     }
 
+    /// Gives an emptied batch back to the peer that filled it; nobody is woken for it.
+    pub fn give_back(&mut self, peer: usize, empty: Batch) {
+        if let Some(producer) = &mut self.giving_back[peer] {
+            // Where there is no room, its memory is freed here.
+            let _ = producer.push(empty);
+        }
+    }
+
+    /// An own batch that a peer has emptied.
+    pub fn take_back(&mut self, peer: usize) -> Option<Batch> {
+        self.coming_back[peer].as_mut()?.pop().ok()
+    }
+
+    /// Takes all that is in the rings, with its senders, so that nothing comes before what it happened because of.
+    ///
+    /// A ring that was found empty may have been sent to before another was that is looked at later. Hence the second
+    /// look: it finds whatever came before anything that the first one has found, and what came later waits.
+    pub fn receive_all(&mut self, taken: &mut Vec<(usize, Batch)>, later: &mut Vec<(usize, Batch)>) {
+        taken.append(later);
+        self.look(taken);
+        if self.peers.len() > 2 && !taken.is_empty() {
+            let newest = taken.iter().map(|(_, batch)| batch.stamp).max().unwrap_or(0);
+            self.look(later);
+            taken.extend(later.extract_if(.., |(_, batch)| batch.stamp < newest));
+            taken.sort_by_key(|(_, batch)| batch.stamp);
+        }
+    }
+
+    fn look(&mut self, found: &mut Vec<(usize, Batch)>) {
+        for peer in 0..self.peers.len() {
+            while let Some(batch) = self.receive(peer) {
+                found.push((peer, batch));
+            }
+        }
+    }
+
     /// Takes the next batch from a peer; a peer whose ring had been full is told that there is room.
-    pub fn receive(&mut self, peer: usize) -> Option<Batch> {
+    fn receive(&mut self, peer: usize) -> Option<Batch> {
         let consumer = self.incoming[peer].as_mut()?;
         let was_full = consumer.slots() == RING_BATCHES_MAX;
         let batch = consumer.pop().ok()?;

@@ -10,13 +10,13 @@
 mod basic_methods;
 mod connection_methods;
 mod content_input;
-pub mod control_message;
 mod control_mail;
+pub mod control_message;
 mod dead_letters;
 mod deliver;
 mod direct_reply;
-mod exchange_methods;
 pub mod event_loop;
+mod exchange_methods;
 mod failure;
 mod input;
 pub mod mesh;
@@ -41,7 +41,7 @@ pub use state::QueueCell;
 use crate::{
     connection::{Connection, OutputBuffer, Pause, Phase},
     definitions::{ConnectionId, Definitions, ShardIndex},
-    limits::HANDSHAKE_MILLIS_MAX,
+    limits::{HANDSHAKE_MILLIS_MAX, OUTPUT_PAUSE_OCTETS},
     metrics::ShardMetrics,
 };
 use ahash::AHashMap;
@@ -177,6 +177,9 @@ impl Shard {
         if octets > 0 {
             connection.sent_at = now;
         }
+        if connection.pause == Some(Pause::Output) && connection.output.len() < OUTPUT_PAUSE_OCTETS / 2 {
+            self.resume(slot, Pause::Output);
+        }
         self.wake_consumers_of_output(slot);
     }
 
@@ -206,6 +209,17 @@ impl Shard {
     #[inline]
     pub fn poll_batch(&mut self, peer: usize) -> Option<Batch> {
         self.outboxes[peer].poll_batch()
+    }
+
+    /// An emptied batch of another shard's, to be given back to it: its memory stays warm where it is filled.
+    #[inline]
+    pub fn poll_emptied(&mut self, peer: usize) -> Option<Batch> {
+        self.outboxes[peer].poll_emptied()
+    }
+
+    /// An own batch that has come back empty.
+    pub fn add_spare(&mut self, peer: usize, empty: Batch) {
+        self.outboxes[peer].add_spare(empty);
     }
 
     /// Does what was put off until everything of this turn was in: deliveries that have become possible, confirms.

@@ -2,9 +2,9 @@
 
 use super::{
     Shard,
-    deliver::{WINDOW_OCTETS_PER_MESSAGE, content_octets, deliver},
     control_mail::Got,
-    shard_message::{Asker, Batch, ConsumerHome, QueueReply, QueueRequest, ShardMessage},
+    deliver::{WINDOW_OCTETS_PER_MESSAGE, content_octets, deliver},
+    shard_message::{Asker, Batch, ConsumerHome, Contents, QueueReply, QueueRequest, ShardMessage},
 };
 use crate::{
     connection::{Hold, Pause, QueueHandle, Settlement},
@@ -33,17 +33,17 @@ impl Shard {
             }
         }
         let publish_octets = batch.publish_octets;
-        let (mut messages, octets) = batch.into_parts();
+        let (mut messages, contents) = batch.into_parts();
         for message in messages.drain(..) {
-            self.handle_message(from, message, &octets);
+            self.handle_message(from, message, &contents);
         }
-        self.outboxes[from].taken(publish_octets, Batch::from_parts(messages, octets));
+        self.outboxes[from].taken(publish_octets, Batch::from_parts(messages, contents));
     }
 
-    fn handle_message(&mut self, from: usize, message: ShardMessage, octets: &[u8]) {
+    fn handle_message(&mut self, from: usize, message: ShardMessage, contents: &Contents) {
         match message {
             ShardMessage::Publish { queue, confirm, attributes, content } => {
-                let accepted = self.enqueue(queue, &Batch::view(octets, &content), attributes);
+                let accepted = self.enqueue(queue, &contents.view(&content), attributes);
                 if let Some((to, number)) = confirm {
                     self.confirm_to(from, to, number, accepted);
                 }
@@ -51,13 +51,13 @@ impl Shard {
             ShardMessage::Confirm { to, first, last, accepted } => self.handle_confirm(to, first..=last, accepted),
             ShardMessage::Deliver { to, queue, key, position, redelivered, content } => {
                 let arrived = Arrived { to, queue, key, position, redelivered };
-                self.handle_delivery(&arrived, &Batch::view(octets, &content));
+                self.handle_delivery(&arrived, &contents.view(&content));
             }
             ShardMessage::Got { to, queue, position, redelivered, left, content } => {
                 let got = Got { queue, position, redelivered, left };
-                self.finish_get(to, &got, &Batch::view(octets, &content));
+                self.finish_get(to, &got, &contents.view(&content));
             }
-            ShardMessage::Reply { to, content } => self.deliver_reply(to, &Batch::view(octets, &content)),
+            ShardMessage::Reply { to, content } => self.deliver_reply(to, &contents.view(&content)),
             ShardMessage::Settle { queue, consumer, position, settlement } => {
                 self.settle_here(queue, consumer, position, settlement);
             }

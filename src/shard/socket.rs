@@ -208,12 +208,7 @@ impl EventLoop {
     }
 
     /// Reads behind what is left of the input.
-    fn read(
-        &mut self,
-        stream: &mut TcpStream,
-        slot: u32,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<usize>> {
+    fn read(&mut self, stream: &mut TcpStream, slot: u32, context: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
         let left = self.socket(slot).input.len();
         let room = &mut self.read_buffer[left..left + READ_OCTETS];
         Pin::new(stream).poll_read(context, room)
@@ -221,6 +216,7 @@ impl EventLoop {
 
     /// Gives the shard what is left of the input, with `octets` that were read behind it; keeps what it does not use.
     fn handle_input(&mut self, slot: u32, octets: Option<usize>) {
+        self.take_rung();
         let Self { shard, sockets, read_buffer, .. } = self;
         let socket = sockets[slot as usize].as_mut().expect("a connection's task has its socket");
         let left = socket.input.len();

@@ -121,7 +121,7 @@ impl Client {
             38..50 => self.get(context, number),
             50..60 => self.qos(context, number),
             60..64 => {
-                self.ask(context, number, &Method::BasicRecover(basic::Recover { requeue: true }), Pending::Recover)
+                self.ask(context, number, &Method::BasicRecover(basic::Recover { requeue: true }), Pending::Recover);
             }
             64..67 => self.close_channel(context, number),
             67..69 => self.misbehave(context, number),

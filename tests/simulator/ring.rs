@@ -88,7 +88,7 @@ impl Rings {
         context.activity += 1;
         for message in &batch.messages {
             if let ShardMessage::Publish { content, .. } = message {
-                let id = id_of(&Batch::view(batch.octets(), content));
+                let id = id_of(&batch.contents().view(content));
                 if let Some(copies) = context.under_way.get_mut(&id) {
                     *copies -= 1;
                     if *copies == 0 {
@@ -135,17 +135,19 @@ fn look_at(context: &mut Context, batch: &Batch) {
     for message in &batch.messages {
         match message {
             ShardMessage::Publish { content, .. } => {
-                let id = id_of(&Batch::view(batch.octets(), content));
+                let id = id_of(&batch.contents().view(content));
                 *context.under_way.entry(id).or_default() += 1;
             }
             ShardMessage::Deliver { queue, position: Some(position), .. }
             | ShardMessage::Got { queue, position: Some(position), .. } => {
-                if !context.positions.insert((queue.id.0, *position)) {
+                let is_new = context.positions.insert((queue.id.0, *position));
+                if !is_new {
                     context.violation(format!("position {position} of {:?} left while it was outstanding", queue.id));
                 }
             }
             ShardMessage::Settle { queue, position, .. } => {
-                if !context.positions.remove(&(queue.id.0, *position)) {
+                let was_outstanding = context.positions.remove(&(queue.id.0, *position));
+                if !was_outstanding {
                     context.violation(format!("position {position} of {:?} was settled twice", queue.id));
                 }
             }

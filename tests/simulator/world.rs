@@ -175,9 +175,10 @@ impl World {
                 }
             }
             _ => {
-                if self.context.random.permille(50) {
+                let chance = self.context.random.below(40);
+                if chance < 2 {
                     self.context.now += 900;
-                } else if self.context.random.permille(50) {
+                } else if chance < 4 {
                     let shard = self.context.random.below(self.drivers.len());
                     let steps = self.context.random.between(50, 800) as u64;
                     self.drivers[shard].stalled_until = self.context.step + steps;

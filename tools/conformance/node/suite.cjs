@@ -181,6 +181,7 @@ test('headers exchanges', async (connection, channel) => {
     await channel.deleteQueue(queue);
     await channel.assertExchange(exchange, 'headers', { durable: false, autoDelete: true });
   }
+  await channel.deleteExchange(exchange);
 });
 
 test('exchange to exchange, alternate and internal', async (connection, channel) => {

@@ -97,10 +97,16 @@ def every_exchange_type(broker):
                 equal(take_all(channel, queue), bodies, kind)
 
 
+def simple_queue(connection):
+    return connection.SimpleQueue(
+        unique(), queue_opts={"exclusive": True, "durable": False},
+        exchange_opts={"type": "direct", "durable": False, "auto_delete": True})
+
+
 @case
 def serializers(broker):
     with connect(broker) as connection:
-        queue = connection.SimpleQueue(unique(), queue_opts={"exclusive": True, "durable": False})
+        queue = simple_queue(connection)
         for serializer, value in (("json", {"a": [1, 2.5, None, "ö"]}), ("pickle", (1, {2})), ("raw", b"\x00\xff")):
             queue.put(value, serializer=serializer, compression="zlib" if serializer == "json" else None)
         queue.consumer.accept = {"application/json", "application/x-python-serialize", "application/data"}
@@ -115,7 +121,7 @@ def serializers(broker):
 @case
 def simple_queues_and_buffers(broker):
     with connect(broker) as connection:
-        queue = connection.SimpleQueue(unique(), queue_opts={"exclusive": True, "durable": False})
+        queue = simple_queue(connection)
         for number in range(50):
             queue.put({"n": number})
         eventually(lambda: len(queue) == 50, "fifty")
