@@ -167,18 +167,4 @@ mod tests {
         assert!(unacknowledged.is_empty());
     }
 
-    /// Goal: what a rollback puts back can be settled again, in the order of the tags.
-    #[test]
-    fn restored_can_be_taken_again() {
-        let mut unacknowledged = Unacknowledged::default();
-        (1..=4).for_each(|tag| unacknowledged.push(outstanding(tag)));
-        let taken: Vec<Outstanding> = [2, 1].into_iter().filter_map(|tag| unacknowledged.take(tag)).collect();
-        unacknowledged.restore(taken);
-        assert_eq!(unacknowledged.len(), 4);
-        assert!(unacknowledged.contains(1));
-        let rest: Vec<u64> =
-            std::iter::from_fn(|| unacknowledged.take_front_through(9)).map(|taken| taken.tag).collect();
-        assert_eq!(rest, [1, 2, 3, 4]);
-        assert!(unacknowledged.is_empty());
-    }
 }
