@@ -166,5 +166,4 @@ mod tests {
         assert_eq!(unacknowledged.take(9).map(|taken| taken.tag), Some(9));
         assert!(unacknowledged.is_empty());
     }
-
 }
