@@ -108,8 +108,9 @@ impl Shard {
                 cell.queue.acknowledge(position);
             }
             Settlement::Requeued | Settlement::Returned => {
-                // One that no client has seen may, with other consumers about, have been overtaken by what they got.
-                let is_redelivery = settlement == Settlement::Requeued || cell.consumers.len() > 1;
+                // One that no client has seen may have been overtaken by what others got, unless its consumer is alone.
+                let is_alone = |key| cell.consumers.len() == 1 && cell.consumers.get(key).is_some();
+                let is_redelivery = settlement == Settlement::Requeued || !consumer.is_some_and(is_alone);
                 cell.queue.requeue(position, is_redelivery);
                 let definition = &cell.definition;
                 cell.queue.drop_excess(&mut |reason, dead| {

@@ -23,7 +23,7 @@ const CHANNELS: usize = 3;
 impl Client {
     /// Does something, if it can.
     pub fn act(&mut self, context: &mut Context, wire: &mut Wire) {
-        if self.stage != Stage::Running || self.out.len() > 200_000 {
+        if self.stage != Stage::Running || self.out.len() > 600_000 {
             return;
         }
         if context.random.permille(4) {
@@ -121,7 +121,7 @@ impl Client {
             38..50 => self.get(context, number),
             50..60 => self.qos(context, number),
             60..64 => {
-                self.ask(context, number, &Method::BasicRecover(basic::Recover { requeue: true }), Pending::Recover)
+                self.ask(context, number, &Method::BasicRecover(basic::Recover { requeue: true }), Pending::Recover);
             }
             64..67 => self.close_channel(context, number),
             67..69 => self.misbehave(context, number),
@@ -240,7 +240,7 @@ impl Client {
 
     fn qos(&mut self, context: &mut Context, number: u16) {
         let is_of_channel = context.random.permille(400);
-        let count = context.random.pick(&[0, 1, 2, 5, 20, 100]);
+        let count = context.random.pick(&[0, 1, 2, 3, 5, 20]);
         let qos = basic::Qos { prefetch_size: 0, prefetch_count: count, global: is_of_channel };
         self.ask(context, number, &Method::BasicQos(qos), Pending::Qos { count, is_of_channel });
     }
@@ -416,6 +416,7 @@ impl Client {
     fn publish(&mut self, context: &mut Context, number: u16) {
         let (exchange, key) = choose_target(context);
         let octets = match context.random.below(20) {
+            6.. if context.is_heavy => context.random.between(8000, 40_960),
             0 => 0,
             1..10 => context.random.between(1, 64),
             10..15 => context.random.between(65, 1024),

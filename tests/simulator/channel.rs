@@ -125,6 +125,7 @@ pub struct Incoming {
     pub body: Vec<u8>,
 }
 
+#[expect(clippy::struct_field_names, reason = "the limit of the channel, beside that of its consumers")]
 pub struct Channel {
     pub incarnation: u64,
     pub mode: Mode,

@@ -24,6 +24,8 @@ pub struct Context {
     /// Counts whatever moves, to see when nothing does any more.
     pub activity: u64,
     pub memory_is_short: bool,
+    /// Whether most messages are large, so that windows, outputs and outboxes fill up.
+    pub is_heavy: bool,
     next_incarnation: u64,
     is_verbose: bool,
 }
@@ -43,6 +45,7 @@ impl Context {
             is_healthy: true,
             activity: 0,
             memory_is_short: false,
+            is_heavy: false,
             next_incarnation: 0,
             is_verbose,
         }

@@ -42,6 +42,8 @@ pub struct Driver {
     memory_is_short: bool,
     ticks: u64,
     ticked_at: u64,
+    /// Its thread does not run before this step.
+    pub stalled_until: u64,
 }
 
 impl Driver {
@@ -57,6 +59,7 @@ impl Driver {
             memory_is_short: false,
             ticks: 0,
             ticked_at: 0,
+            stalled_until: 0,
         }
     }
 
@@ -74,6 +77,9 @@ impl Driver {
     /// One turn: rings and mail, or some sockets, or both.
     pub fn turn(&mut self, around: &mut Around<'_>) {
         let takes_all = around.context.is_healthy;
+        if self.stalled_until > around.context.step && !takes_all {
+            return;
+        }
         if around.context.now >= self.ticked_at + 100 {
             self.ticked_at = around.context.now;
             self.tick(around);

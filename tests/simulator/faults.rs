@@ -79,6 +79,6 @@ impl Planned {
 impl Mutation {
     /// Whether it may hit something that nobody misses: a message for a queue that is deleted, say.
     pub fn may_be_harmless(self) -> bool {
-        !matches!(self, Self::CorruptBody | Self::LeakConnection)
+        !matches!(self, Self::DuplicateDelivery | Self::CorruptBody | Self::LeakConnection)
     }
 }

@@ -276,12 +276,13 @@ impl Client {
         let channel = self.channels.get_mut(&number).expect("the caller found it");
         let is_delivery = matches!(Method::decode(&method), Ok(Method::BasicDeliver(_)));
         if is_delivery && !channel.is_void {
-            if let Some((method, properties, body)) = channel.swapped.take() {
-                // The tags stay where they were: the messages change places.
-                let after = (method.clone(), properties, body);
-                self.take_content(context, number, &method, &after.1, &after.2);
-            } else if context.strikes(Mutation::SwapDeliveries) {
-                let channel = self.channels.get_mut(&number).expect("the caller found it");
+            if let Some(first) = channel.swapped.take() {
+                let (earlier, later) = with_tags_swapped(&first.0, &method);
+                self.take_content(context, number, &earlier, &properties, &body);
+                self.take_content(context, number, &later, &first.1, &first.2);
+                return;
+            }
+            if context.strikes(Mutation::SwapDeliveries) {
                 channel.swapped = Some((method, properties, body));
                 return;
             }
@@ -404,6 +405,20 @@ impl Client {
             self.complain(context, number, &what);
         }
     }
+}
+
+/// The second of two deliveries with the tag of the first, and the first with the tag of the second.
+fn with_tags_swapped(first: &[u8], second: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let (Ok(Method::BasicDeliver(mut one)), Ok(Method::BasicDeliver(mut two))) =
+        (Method::decode(first), Method::decode(second))
+    else {
+        unreachable!("both were read before");
+    };
+    std::mem::swap(&mut one.delivery_tag, &mut two.delivery_tag);
+    let (mut earlier, mut later) = (Vec::new(), Vec::new());
+    Method::BasicDeliver(two).encode(&mut earlier);
+    Method::BasicDeliver(one).encode(&mut later);
+    (earlier, later)
 }
 
 impl Channel {

@@ -36,10 +36,11 @@ fn id_of(message: &MessageView<'_>) -> u64 {
 
 impl Rings {
     pub fn new(context: &mut Context, count: usize) -> Self {
+        let delays: &[usize] = if context.is_heavy { &[0, 30, 1000] } else { &[0, 3, 30, 200] };
         let random = &mut context.random;
         let mut ring = || {
             let capacity = random.pick(&[1, 1, 2, 8, 256]);
-            let delay = random.pick(&[0, 3, 30, 200]);
+            let delay = random.pick(delays);
             Ring { batches: VecDeque::new(), capacity, delay, publish_octets: 0 }
         };
         Self { rings: (0..count).map(|_| (0..count).map(|_| ring()).collect()).collect() }
@@ -65,7 +66,13 @@ impl Rings {
         ring.publish_octets += batch.publish_octets;
         let delay = if context.is_healthy { 0 } else { context.random.between(0, ring.delay) };
         ring.batches.push_back((context.step + delay as u64, batch));
-        if ring.batches.len() > 1 && context.strikes(Mutation::SwapBatches) {
+        let carries =
+            |batch: &Batch| batch.messages.iter().any(|message| matches!(message, ShardMessage::Publish { .. }));
+        if let [.., (_, before), (_, last)] = &*ring.batches.make_contiguous()
+            && carries(before)
+            && carries(last)
+            && context.strikes(Mutation::SwapBatches)
+        {
             let last = ring.batches.len() - 1;
             ring.batches.swap(last, last - 1);
         }
@@ -133,12 +140,14 @@ fn look_at(context: &mut Context, batch: &Batch) {
             }
             ShardMessage::Deliver { queue, position: Some(position), .. }
             | ShardMessage::Got { queue, position: Some(position), .. } => {
-                if !context.positions.insert((queue.id.0, *position)) {
+                let is_new = context.positions.insert((queue.id.0, *position));
+                if !is_new {
                     context.violation(format!("position {position} of {:?} left while it was outstanding", queue.id));
                 }
             }
             ShardMessage::Settle { queue, position, .. } => {
-                if !context.positions.remove(&(queue.id.0, *position)) {
+                let was_outstanding = context.positions.remove(&(queue.id.0, *position));
+                if !was_outstanding {
                     context.violation(format!("position {position} of {:?} was settled twice", queue.id));
                 }
             }

@@ -71,13 +71,17 @@ pub fn run(seed: u64, steps: u64, mutation: Option<Mutation>, is_verbose: bool) 
 impl World {
     fn new(seed: u64, mutation: Option<Mutation>, is_verbose: bool) -> Self {
         let mut context = Context::new(seed, mutation, is_verbose);
+        context.is_heavy = context.random.permille(150);
         let shard_count = context.random.pick(&[1, 2, 2, 3, 3, 4]);
         let control = Control::new(seed, shard_count);
         let drivers = (0..shard_count).map(|index| Driver::new(index, shard_count, &control)).collect();
         let rings = Rings::new(&mut context, shard_count);
         let count = context.random.between(2, 7);
-        let clients = (0..=count).map(|index| Client::new(&mut context, index)).collect();
-        context.trace(|| format!("seed {seed}: {shard_count} shards, {count} clients"));
+        let mut clients: Vec<Client> = (0..=count).map(|index| Client::new(&mut context, index)).collect();
+        for client in clients.iter_mut().filter(|_| context.is_heavy && context.random.permille(600)) {
+            (client.gulp, client.publish_share) = (200_000, 950);
+        }
+        context.trace(|| format!("seed {seed}: {shard_count} shards, {count} clients, heavy: {}", context.is_heavy));
         Self { context, drivers, rings, control, wires: Vec::new(), clients, events: Vec::new() }
     }
 
@@ -171,8 +175,14 @@ impl World {
                 }
             }
             _ => {
-                if self.context.random.permille(50) {
+                let chance = self.context.random.below(40);
+                if chance < 2 {
                     self.context.now += 900;
+                } else if chance < 4 {
+                    let shard = self.context.random.below(self.drivers.len());
+                    let steps = self.context.random.between(50, 800) as u64;
+                    self.drivers[shard].stalled_until = self.context.step + steps;
+                    self.context.trace(|| format!("shard {shard} does nothing for {steps} steps"));
                 }
             }
         }
