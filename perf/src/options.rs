@@ -22,6 +22,7 @@ pub struct CommandLine {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 pub enum Command {
     /// Run one workload: a line a second on standard error, the report on standard output
     ///
@@ -216,7 +217,7 @@ impl RunOptions {
             ),
             (self.bindings.is_some() && self.kind != ExchangeKind::Topic, "--bindings is for -t topic"),
             (self.kind != ExchangeKind::Direct && self.exchange.is_empty(), "-t needs an exchange: -e NAME"),
-            (bindings == 0 || bindings % self.queues != 0, "--bindings: a multiple of --queues"),
+            (bindings == 0 || !bindings.is_multiple_of(self.queues), "--bindings: a multiple of --queues"),
             (self.exchange.len() > 255 || self.queue.len() > 240, "names have 255 octets at most"),
         ];
         match faults.into_iter().find(|(is_so, _)| *is_so) {

@@ -84,7 +84,8 @@ impl Confirms {
     /// A queue on another shard answered for the publish with this number.
     pub fn answer(&mut self, number: u64, accepted: bool) {
         let first = self.next - self.undecided.len() as u64;
-        let Some(undecided) = number.checked_sub(first).and_then(|at| self.undecided.get_mut(usize::try_from(at).ok()?))
+        let Some(undecided) =
+            number.checked_sub(first).and_then(|at| self.undecided.get_mut(usize::try_from(at).ok()?))
         else {
             return;
         };

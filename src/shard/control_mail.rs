@@ -146,7 +146,8 @@ impl Shard {
     /// The queue has forgotten the consumer that the connection waits to cancel.
     pub(super) fn finish_cancel(&mut self, slot: u32) {
         let connection = self.connections.get_mut(slot).expect("its answer was taken");
-        let Some(Awaiting { channel, no_wait, then: Then::Cancel { index, tag }, .. }) = connection.awaiting.take() else {
+        let Some(Awaiting { channel, no_wait, then: Then::Cancel { index, tag }, .. }) = connection.awaiting.take()
+        else {
             return;
         };
         if connection.remove_consumer(index).is_some()

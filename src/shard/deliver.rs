@@ -11,7 +11,7 @@ use super::{
     state::{Connections, QueueCell},
 };
 use crate::{
-    connection::{Connection, Hold, Outstanding, OutputBuffer, QueueHandle},
+    connection::{Connection, Hold, OutputBuffer, Outstanding, QueueHandle},
     definitions::ShardIndex,
     limits::{EXPIRE_MESSAGES_MAX, OUTPUT_OCTETS_MAX},
     message::{BodyView, MessageView},
@@ -36,7 +36,12 @@ impl Shard {
     /// Gives a message to a queue that has its home here. Whether the queue took it.
     ///
     /// A queue that is gone meanwhile takes everything.
-    pub(super) fn enqueue(&mut self, queue: QueueHandle, message: &MessageView<'_>, mut attributes: Attributes) -> bool {
+    pub(super) fn enqueue(
+        &mut self,
+        queue: QueueHandle,
+        message: &MessageView<'_>,
+        mut attributes: Attributes,
+    ) -> bool {
         let Some(slot) = self.queues.find(queue) else { return true };
         let cell = self.queues.get_mut(slot).expect("the queue was just found");
         let options = &cell.definition.options;
@@ -305,7 +310,9 @@ fn put_delivery(
     let start = out.len();
     let method_octets = prefix.len() + 8 + 1 + 1 + message.exchange.len() + 1 + message.routing_key.len();
     let small_body = if message.body.is_large() { 0 } else { message.body.len() };
-    out.reserve(method_octets + message.properties.len() + small_body + 3 * FRAME_OVERHEAD_OCTETS + CONTENT_HEADER_OCTETS);
+    out.reserve(
+        method_octets + message.properties.len() + small_body + 3 * FRAME_OVERHEAD_OCTETS + CONTENT_HEADER_OCTETS,
+    );
     out.extend_from_slice(prefix);
     out[start + 3..start + FRAME_HEADER_OCTETS].copy_from_slice(&size_octets(method_octets - FRAME_HEADER_OCTETS));
     out.extend_from_slice(&tag.to_be_bytes());

@@ -208,7 +208,8 @@ fn take_in(event_loop: &Rc<RefCell<EventLoop>>, stream: std::net::TcpStream, pee
 
 impl EventLoop {
     fn new(start: ShardStart) -> Self {
-        let ShardStart { shard, links, published, control, gauges, memory_limit_octets, collect_memory, clock, .. } = start;
+        let ShardStart { shard, links, published, control, gauges, memory_limit_octets, collect_memory, clock, .. } =
+            start;
         Self {
             published_version: shard.definitions_version(),
             shard,

@@ -10,13 +10,13 @@
 mod basic_methods;
 mod connection_methods;
 mod content_input;
-pub mod control_message;
 mod control_mail;
+pub mod control_message;
 mod dead_letters;
 mod deliver;
 mod direct_reply;
-mod exchange_methods;
 pub mod event_loop;
+mod exchange_methods;
 mod failure;
 mod input;
 pub mod mesh;

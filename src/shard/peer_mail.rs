@@ -2,9 +2,9 @@
 
 use super::{
     Shard,
-    deliver::{WINDOW_OCTETS_PER_MESSAGE, content_octets, deliver},
     control_mail::Got,
-    shard_message::{Asker, Batch, Contents, ConsumerHome, QueueReply, QueueRequest, ShardMessage},
+    deliver::{WINDOW_OCTETS_PER_MESSAGE, content_octets, deliver},
+    shard_message::{Asker, Batch, ConsumerHome, Contents, QueueReply, QueueRequest, ShardMessage},
 };
 use crate::{
     connection::{Hold, Pause, QueueHandle, Settlement},

@@ -37,14 +37,14 @@ impl Shard {
             }
             return Ok(());
         }
-        if !multiple {
-            let taken = channel.unacknowledged.take(tag).ok_or_else(|| unknown_delivery_tag(tag))?;
-            self.settle(taken, settlement);
-        } else {
+        if multiple {
             if tag != 0 && !channel.unacknowledged.contains(tag) {
                 return Err(unknown_delivery_tag(tag));
             }
             self.settle_through(slot, number, if tag == 0 { u64::MAX } else { tag }, settlement);
+        } else {
+            let taken = channel.unacknowledged.take(tag).ok_or_else(|| unknown_delivery_tag(tag))?;
+            self.settle(taken, settlement);
         }
         self.release_held_back(slot, number);
         Ok(())

@@ -56,8 +56,7 @@ impl Client {
         match context.random.below(10) {
             0..4 => self.vanish(context, wire),
             4 => {
-                let close =
-                    connection::Close { reply_code: 200, reply_text: b"bye", class_id: 0, method_id: 0 };
+                let close = connection::Close { reply_code: 200, reply_text: b"bye", class_id: 0, method_id: 0 };
                 self.close_connection(context, &Method::ConnectionClose(close));
             }
             5 => {
@@ -121,7 +120,9 @@ impl Client {
             30..38 => self.cancel(context, number),
             38..50 => self.get(context, number),
             50..60 => self.qos(context, number),
-            60..64 => self.ask(context, number, &Method::BasicRecover(basic::Recover { requeue: true }), Pending::Recover),
+            60..64 => {
+                self.ask(context, number, &Method::BasicRecover(basic::Recover { requeue: true }), Pending::Recover)
+            }
             64..67 => self.close_channel(context, number),
             67..69 => self.misbehave(context, number),
             69..73 => self.declare(context, number),
@@ -199,8 +200,7 @@ impl Client {
         if prefetch > 1 && context.strikes(Mutation::LowerPrefetch) {
             prefetch -= 1;
         }
-        let consumer =
-            ConsumerNote { queue, no_ack, prefetch, last_sequence: HashMap::new() };
+        let consumer = ConsumerNote { queue, no_ack, prefetch, last_sequence: HashMap::new() };
         channel.consumers.insert(tag.clone(), consumer);
         let method = basic::Consume {
             queue: name.as_bytes(),
@@ -211,7 +211,8 @@ impl Client {
             no_wait: false,
             arguments: TableRef::EMPTY,
         };
-        context.trace(|| format!("client {} consumes {name} as {tag}, no_ack {no_ack}, prefetch {prefetch}", self.index));
+        context
+            .trace(|| format!("client {} consumes {name} as {tag}, no_ack {no_ack}, prefetch {prefetch}", self.index));
         self.ask(context, number, &Method::BasicConsume(method), Pending::Consume(tag.clone()));
     }
 
@@ -287,8 +288,7 @@ impl Client {
         if bindings.iter().any(|other| other.queue == queue && other.exchange == exchange && other.key == key) {
             return;
         }
-        let note =
-            BindingNote { exchange, queue, key: key.into(), may_be: true, is_certain: false, is_leaving: false };
+        let note = BindingNote { exchange, queue, key: key.into(), may_be: true, is_certain: false, is_leaving: false };
         bindings.push(note);
         let at = bindings.len() - 1;
         let name = context.ledger.topology.queues[queue].name.clone();
@@ -347,8 +347,11 @@ impl Client {
         let note = &mut context.ledger.topology.queues[queue];
         note.may_be_gone = true;
         let name = note.name.clone();
-        let (if_unused, if_empty) =
-            if context.is_healthy { (false, false) } else { (context.random.permille(200), context.random.permille(200)) };
+        let (if_unused, if_empty) = if context.is_healthy {
+            (false, false)
+        } else {
+            (context.random.permille(200), context.random.permille(200))
+        };
         let method = queue::Delete { queue: name.as_bytes(), if_unused, if_empty, no_wait: false };
         context.trace(|| format!("client {} deletes {name}", self.index));
         self.ask(context, number, &Method::QueueDelete(method), Pending::Delete);

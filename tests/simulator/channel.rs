@@ -1,6 +1,9 @@
 //! One channel as its client knows it.
 
-use crate::{context::Context, ledger::{MessageId, QueueIndex}};
+use crate::{
+    context::Context,
+    ledger::{MessageId, QueueIndex},
+};
 use std::collections::{BTreeMap, HashMap};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,10 +25,16 @@ pub enum Pending {
     Unbind(usize),
     Consume(String),
     Cancel(String),
-    Get { queue: QueueIndex, no_ack: bool },
+    Get {
+        queue: QueueIndex,
+        no_ack: bool,
+    },
     Purge(QueueIndex),
     Delete,
-    Qos { count: u16, is_of_channel: bool },
+    Qos {
+        count: u16,
+        is_of_channel: bool,
+    },
     Commit,
     Rollback,
     Recover,
@@ -98,7 +107,11 @@ pub struct ConsumerNote {
 #[derive(Clone, Debug)]
 pub enum Op {
     Publish(MessageId, Option<u64>),
-    Settle { tag: u64, multiple: bool, how: How },
+    Settle {
+        tag: u64,
+        multiple: bool,
+        how: How,
+    },
     /// Something that waits for an answer.
     Sync(Pending),
 }

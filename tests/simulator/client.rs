@@ -6,8 +6,8 @@ use crate::{
     wire::Wire,
 };
 use lepus::protocol::{
-    field_value::{FieldTable, FieldValue},
     field_table::TableRef,
+    field_value::{FieldTable, FieldValue},
     frame::{FrameKind, put_frame},
     method::{Method, connection},
 };
@@ -177,7 +177,10 @@ impl Client {
             return;
         }
         let interval = u64::from(self.heartbeat_seconds) * 1000;
-        if interval > 0 && self.stage == Stage::Running && self.out.is_empty() && context.now > self.wrote_at + interval / 3
+        if interval > 0
+            && self.stage == Stage::Running
+            && self.out.is_empty()
+            && context.now > self.wrote_at + interval / 3
         {
             let mut heartbeat = Vec::new();
             put_frame(&mut heartbeat, FrameKind::Heartbeat, 0, &[]);

@@ -66,9 +66,10 @@ impl Control {
             self.effects.push_back(Effect::Mail(usize::from(queue.home.0), ControlMail::QueueDropped(queue.id)));
         }
         self.effects.push_back(Effect::Publish(self.plane.snapshot()));
-        let logins = outcome.logins.into_iter().map(|login| {
-            (login.asker, Ok(ControlAnswer::Authenticated(login.hash.verify(&login.password))))
-        });
+        let logins = outcome
+            .logins
+            .into_iter()
+            .map(|login| (login.asker, Ok(ControlAnswer::Authenticated(login.hash.verify(&login.password)))));
         for (to, result) in outcome.answers.into_iter().chain(logins) {
             let shard = usize::from(to.connection.shard.0);
             self.effects.push_back(Effect::Mail(shard, ControlMail::Answer { to, result }));

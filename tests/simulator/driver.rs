@@ -1,10 +1,7 @@
 //! What stands around a shard: the same duties as the real event loop and its sockets, without an executor.
 
 use crate::{context::Context, control::Control, ring::Rings, wire::Wire};
-use lepus::{
-    definitions::ShardIndex,
-    shard::Shard,
-};
+use lepus::{definitions::ShardIndex, shard::Shard};
 
 const ROUNDS_MAX: usize = 8;
 /// Slices in one vectored write.
@@ -176,7 +173,8 @@ impl Driver {
         let is_broken = waiting > 0 && wire.client_is_gone;
         let mut octets = 0;
         if waiting > 0 && !socket.is_over && !is_broken {
-            let most = if around.context.random.permille(950) { usize::MAX } else { around.context.random.below(waiting) };
+            let most =
+                if around.context.random.permille(950) { usize::MAX } else { around.context.random.below(waiting) };
             octets = wire.write(&output.slices(SLICES_MAX), most);
             around.context.activity += octets as u64;
         }
@@ -234,7 +232,8 @@ impl Driver {
                 socket.is_over = wire.client_is_gone;
                 return;
             }
-            let most = if around.context.random.permille(700) { 128 << 10 } else { around.context.random.between(1, 300) };
+            let most =
+                if around.context.random.permille(700) { 128 << 10 } else { around.context.random.between(1, 300) };
             let octets: Vec<u8> = wire.to_broker.drain(..most.min(wire.to_broker.len())).collect();
             around.context.activity += octets.len() as u64;
             self.handle_input(around, slot, &octets);

@@ -125,7 +125,8 @@ impl Ledger {
     }
 
     fn note(&mut self, what: u64, more: u64) {
-        self.digest = (self.digest ^ what.wrapping_mul(31).wrapping_add(more)).wrapping_mul(0x0100_0000_01B3).rotate_left(7);
+        self.digest =
+            (self.digest ^ what.wrapping_mul(31).wrapping_add(more)).wrapping_mul(0x0100_0000_01B3).rotate_left(7);
     }
 
     /// The broker has read the whole publish: from here on nothing may go wrong with it.
@@ -238,7 +239,10 @@ impl Ledger {
                 let note = &self.topology.queues[*queue];
                 let is_excused = copy.may_be_lost || note.may_be_gone || note.is_lossy || note.purges > 0;
                 if copy.is_certain && !is_excused && looks_at(*queue) && !matches!(copy.state, CopyState::Done(_)) {
-                    missing.push(format!("message {id} ({} octets) in {}: {:?}", message.body_octets, note.name, copy.state));
+                    missing.push(format!(
+                        "message {id} ({} octets) in {}: {:?}",
+                        message.body_octets, note.name, copy.state
+                    ));
                 }
             }
         }

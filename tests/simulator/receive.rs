@@ -60,8 +60,7 @@ impl Client {
                     incoming.body.extend_from_slice(payload);
                 }
                 if incoming.has_header && incoming.body.len() >= incoming.body_octets {
-                    let Incoming { method, properties, body, .. } =
-                        channel.incoming.take().expect("it was just there");
+                    let Incoming { method, properties, body, .. } = channel.incoming.take().expect("it was just there");
                     self.handle_content(context, number, method, properties, body);
                 }
             }
@@ -249,7 +248,8 @@ impl Client {
                 complaints.push(format!("publish {tag} was confirmed before the broker had read it"));
             }
             if let Some(copies) = context.under_way.get(&id) {
-                complaints.push(format!("publish {tag} (message {id}) was confirmed while {copies} copies are under way"));
+                complaints
+                    .push(format!("publish {tag} (message {id}) was confirmed while {copies} copies are under way"));
             }
             let is_returned = context.ledger.message(id).is_some_and(|message| message.is_returned);
             if context.ledger.must_be_returned(id) && !is_returned {
@@ -412,11 +412,16 @@ impl Channel {
         let of_consumer =
             self.outstanding.values().filter(|held| held.consumer.as_deref() == Some(consumer_tag)).count();
         if prefetch > 0 && of_consumer >= prefetch {
-            return Some(format!("{consumer_tag} holds {of_consumer} and gets one more; its prefetch count is {prefetch}"));
+            return Some(format!(
+                "{consumer_tag} holds {of_consumer} and gets one more; its prefetch count is {prefetch}"
+            ));
         }
         let limit = usize::from(self.prefetch_of_channel);
         if limit > 0 && self.outstanding.len() >= limit && self.mode != Mode::Transactional {
-            return Some(format!("the channel holds {} and gets one more; its limit is {limit}", self.outstanding.len()));
+            return Some(format!(
+                "the channel holds {} and gets one more; its limit is {limit}",
+                self.outstanding.len()
+            ));
         }
         None
     }

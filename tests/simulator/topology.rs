@@ -103,9 +103,9 @@ pub fn topic_matches(pattern: &str, key: &str) -> bool {
         match pattern.split_first() {
             None => words.is_empty(),
             Some((&"#", rest)) => (0..=words.len()).any(|taken| matches(rest, &words[taken..])),
-            Some((&word, rest)) => {
-                words.split_first().is_some_and(|(first, others)| (word == "*" || word == *first) && matches(rest, others))
-            }
+            Some((&word, rest)) => words
+                .split_first()
+                .is_some_and(|(first, others)| (word == "*" || word == *first) && matches(rest, others)),
         }
     }
     let words = |text: &str| if text.is_empty() { vec![] } else { text.split('.').map(str::to_owned).collect() };

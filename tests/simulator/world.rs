@@ -293,7 +293,8 @@ impl World {
     /// A queue with a consumer that acknowledges everything must be empty.
     fn check_consumed(&mut self) {
         let running = self.clients.iter().filter(|client| client.stage == Stage::Running);
-        let consumers = running.flat_map(|client| client.channels.values()).flat_map(|channel| channel.consumers.values());
+        let consumers =
+            running.flat_map(|client| client.channels.values()).flat_map(|channel| channel.consumers.values());
         let consumed: Vec<usize> = consumers.map(|consumer| consumer.queue).collect();
         for what in self.context.ledger.missing(|queue| consumed.contains(&queue)).into_iter().take(5) {
             self.context.violation(format!("a consumer waits in vain: {what}"));
@@ -401,7 +402,8 @@ impl World {
             let (connections, queues) = (shard.connection_count(), shard.queue_count());
             let octets = shard.octets_in_use();
             if connections + queues > 0 || octets > 0 {
-                let what = format!("shard {index} ends with {connections} connections, {queues} queues, {octets} octets");
+                let what =
+                    format!("shard {index} ends with {connections} connections, {queues} queues, {octets} octets");
                 self.context.ledger.violations.push(what);
             }
         }
