@@ -44,8 +44,13 @@ pub fn server_properties() -> Vec<u8> {
 pub fn put_start(out: &mut Vec<u8>) {
     let properties = server_properties();
     let server_properties = TableRef::new(&properties).expect("an own table is well-formed");
-    let start =
-        connection::Start { version_major: 0, version_minor: 9, server_properties, mechanisms: MECHANISMS, locales: b"en_US" };
+    let start = connection::Start {
+        version_major: 0,
+        version_minor: 9,
+        server_properties,
+        mechanisms: MECHANISMS,
+        locales: b"en_US",
+    };
     Method::ConnectionStart(start).put(out, 0);
 }
 

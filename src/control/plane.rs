@@ -166,4 +166,3 @@ enum Verification {
     Done(bool),
     Slow(PasswordHash),
 }
-

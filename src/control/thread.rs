@@ -28,12 +28,10 @@ pub fn run(
 ) {
     let (login_sender, login_receiver) = mpsc::channel();
     let (verdict_sender, verdicts) = mpsc::channel();
-    let spawned = std::thread::Builder::new()
-        .name("logins".into())
-        .spawn({
-            let mailboxes = mailboxes.to_vec();
-            move || verify_logins(&login_receiver, &verdict_sender, &mailboxes)
-        });
+    let spawned = std::thread::Builder::new().name("logins".into()).spawn({
+        let mailboxes = mailboxes.to_vec();
+        move || verify_logins(&login_receiver, &verdict_sender, &mailboxes)
+    });
     if let Err(error) = spawned {
         tracing::error!("logins of users with argon2 hashes will be refused: no thread for them: {error}");
     }
@@ -48,7 +46,9 @@ pub fn run(
         for request in requests.try_iter().take(BATCH_MAX) {
             plane.handle(request, &mut outcome);
         }
-        verdicts.try_iter().for_each(|login| plane.remember_login(login));
+        for login in verdicts.try_iter() {
+            plane.remember_login(login);
+        }
         carry_out(outcome, &mut plane, mailboxes, published, &login_sender);
         if poked.elapsed() >= POKE_INTERVAL {
             poked = Instant::now();

@@ -1,7 +1,7 @@
 //! Whether what is declared again is the same, and whether somebody may use an exclusive queue: checks that need no more
 //! than a snapshot.
 //!
-//! Sources: rabbit_amqqueue.erl, `assert_equivalence`; rabbit_exchange.erl, `assert_equivalence`; rabbit_misc.erl,
+//! Sources: `rabbit_amqqueue.erl`, `assert_equivalence`; `rabbit_exchange.erl`, `assert_equivalence`; `rabbit_misc.erl`,
 //! `assert_args_equivalence`.
 
 use crate::definitions::ConnectionId;

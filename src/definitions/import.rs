@@ -3,7 +3,7 @@
 //! Reads users, virtual hosts, permissions, exchanges, queues and bindings. What Lepus does not know is told in
 //! [`Import::notes`], except for topic permissions: to leave them out would let people in, so they are an error.
 //!
-//! Source: rabbit_definitions.erl.
+//! Source: `rabbit_definitions.erl`.
 
 use crate::definitions::change::Change;
 use crate::definitions::checks::RESERVED_PREFIX;
@@ -111,9 +111,9 @@ impl Import {
         Ok(())
     }
 
-    fn each<'a>(
+    fn each(
         &mut self,
-        root: Object<'a>,
+        root: Object<'_>,
         list: &str,
         mut read: impl FnMut(&mut Self, Object<'_>) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
@@ -250,5 +250,122 @@ fn vhost(object: Object<'_>) -> Result<Name, Fault> {
     match object.optional_text("vhost")? {
         Some(vhost) => Ok(vhost.into()),
         None => Err(object.fault("vhost", "is missing; is this the export of a single virtual host?")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definitions::Action;
+    use crate::definitions::fixture::routed;
+    use crate::protocol::properties::NO_PROPERTIES;
+
+    /// As RabbitMQ 3.10 writes it, made shorter. The password is `test12`.
+    const EXPORT: &str = r##"{
+      "rabbit_version": "3.10.8", "rabbitmq_version": "3.10.8", "product_name": "RabbitMQ",
+      "users": [
+        {"name": "ann", "password_hash": "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR",
+         "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": ["monitoring"], "limits": {}},
+        {"name": "bob", "password_hash": "", "tags": "administrator, management"}
+      ],
+      "vhosts": [{"name": "/"}, {"name": "sales", "description": "", "tags": [], "metadata": {}}],
+      "permissions": [
+        {"user": "ann", "vhost": "sales", "configure": "^ann-", "write": ".*", "read": ""}
+      ],
+      "topic_permissions": [],
+      "parameters": [],
+      "global_parameters": [{"name": "cluster_name", "value": "rabbit@host"}],
+      "policies": [{"vhost": "/", "name": "p", "pattern": ".*", "definition": {}}],
+      "queues": [
+        {"name": "orders", "vhost": "/", "durable": true, "auto_delete": false,
+         "arguments": {"x-message-ttl": 60000, "x-queue-type": "classic"}},
+        {"name": "audit", "vhost": "/", "durable": true, "auto_delete": false, "arguments": []},
+        {"name": "amq.gen-x", "vhost": "/", "durable": false, "auto_delete": true, "arguments": {}}
+      ],
+      "exchanges": [
+        {"name": "events", "vhost": "/", "type": "topic", "durable": true, "auto_delete": false, "internal": false,
+         "arguments": {"alternate-exchange": "amq.fanout"}},
+        {"name": "amq.direct", "vhost": "/", "type": "direct"}
+      ],
+      "bindings": [
+        {"source": "events", "vhost": "/", "destination": "orders", "destination_type": "queue", "routing_key": "order.#",
+         "arguments": {}},
+        {"source": "events", "vhost": "/", "destination": "amq.fanout", "destination_type": "exchange", "routing_key": "#",
+         "arguments": {}},
+        {"source": "amq.fanout", "vhost": "/", "destination": "audit", "destination_type": "queue", "routing_key": "",
+         "arguments": {"x": 1.5, "y": [true, "z", {"n": -1}]}},
+        {"source": "events", "vhost": "/", "destination": "amq.gen-x", "destination_type": "queue", "routing_key": "x"},
+        {"source": "", "vhost": "/", "destination": "orders", "destination_type": "queue", "routing_key": "orders"}
+      ]
+    }"##;
+
+    /// Goal: an export becomes what it was exported from.
+    /// Method: import one that has everything in it, look at what exists, and at what is told about the rest.
+    #[test]
+    fn imports_what_rabbitmq_exports() {
+        let import = Import::parse("defs.json", EXPORT.as_bytes(), 2).unwrap();
+        assert_eq!(import.notes.len(), 3, "{:?}", import.notes);
+        let mut registry = Registry::new();
+        import.apply_to(&mut registry).unwrap();
+        let definitions = registry.snapshot();
+        assert_eq!(routed(&definitions, "events", &["order.new"], NO_PROPERTIES), ["audit", "orders"]);
+        let orders = definitions.vhost(b"/").unwrap().queue(b"orders").unwrap();
+        assert_eq!(orders.options.message_ttl_millis, Some(60_000));
+        let audit = definitions.vhost(b"/").unwrap().queue(b"audit").unwrap();
+        assert_ne!(orders.home, audit.home);
+        assert!(definitions.user("ann").unwrap().password_hash.verify(b"test12"));
+        assert_eq!(definitions.user("bob").unwrap().tags, ["administrator", "management"]);
+        assert!(definitions.is_permitted("ann", "sales", Action::Configure, "ann-1"));
+        assert!(!definitions.is_permitted("ann", "sales", Action::Read, "ann-1"));
+        assert!(!definitions.has_vhost_access("ann", "/"));
+    }
+
+    fn check(document: &str, place: &str, reason: &str) {
+        let refused = match Import::parse("defs.json", document.as_bytes(), 1) {
+            Ok(import) => import.apply_to(&mut Registry::new()).unwrap_err(),
+            Err(refused) => refused,
+        };
+        assert_eq!((&*refused.place, &*refused.file), (place, "defs.json"), "{refused}");
+        assert!(refused.reason.contains(reason), "{refused}");
+    }
+
+    /// Goal: what is wrong with a file is said with its place.
+    /// Method: one document for each kind of fault.
+    #[test]
+    fn says_what_is_wrong_and_where() {
+        check("{\n  \"queues\": [,]\n}", "line 2 column 14", "expected value");
+        check("", "line 1 column 0", "EOF");
+        check("[]", "the document", "expected an object, found a list");
+        check(r#"{"queues": 1}"#, "queues", "expected a list, found a number");
+        check(r#"{"queues": [{"name": "a", "vhost": "/"}, 7]}"#, "queues[1]", "expected an object");
+        check(r#"{"queues": [{"vhost": "/"}]}"#, "queues[0].name", "is missing");
+        check(r#"{"queues": [{"name": "a"}]}"#, "queues[0].vhost", "single virtual host");
+        check(r#"{"queues": [{"name": "a", "vhost": "v"}]}"#, "queues[0]", "vhost v not found");
+        check(
+            r#"{"queues": [{"name": "a", "vhost": "/", "arguments": {"x": [1, null]}}]}"#,
+            "queues[0].arguments.x[1]",
+            "null",
+        );
+        check(
+            r#"{"queues": [{"name": "a", "vhost": "/", "arguments": {"x-expires": 0}}]}"#,
+            "queues[0]",
+            "invalid arg 'x-expires'",
+        );
+        check(
+            r#"{"users": [{"name": "u", "password_hash": "x", "hashing_algorithm": "md5"}]}"#,
+            "users[0].password_hash",
+            "'md5' is not supported",
+        );
+        check(
+            r#"{"permissions": [{"user": "guest", "vhost": "/", "configure": "(", "write": "", "read": ""}]}"#,
+            "permissions[0]",
+            "invalid regular expression '('",
+        );
+        check(r#"{"topic_permissions": [{"user": "u"}]}"#, "topic_permissions[0]", "not supported");
+        check(
+            r#"{"bindings": [{"source": "a", "vhost": "/", "destination": "b", "destination_type": "stream"}]}"#,
+            "bindings[0].destination_type",
+            "found 'stream'",
+        );
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! * [`vhost`], [`exchange`], [`queue`]: what is defined; [`name_table`]: how it is found by name
 //! * [`route`]: from an exchange and routing keys to queues
-//! * [`change`], [`registry`], `registry_bindings`: how definitions change
+//! * [`change`], [`registry`], `registry_bindings`, `registry_users`: how definitions change
 //! * [`checks`], [`queue_arguments`]: what is refused, also without the writer; [`texts`]: in which words
 //! * [`permissions`], [`password`]: who may do what
 //! * [`import`]: RabbitMQ's JSON export
@@ -15,6 +15,9 @@
 pub mod change;
 pub mod checks;
 pub mod exchange;
+#[cfg(test)]
+#[allow(missing_docs, reason = "for tests")]
+pub mod fixture;
 pub mod import;
 mod import_json;
 pub mod name_table;
@@ -24,6 +27,7 @@ pub mod queue;
 pub mod queue_arguments;
 pub mod registry;
 mod registry_bindings;
+mod registry_users;
 pub mod route;
 pub mod texts;
 pub mod vhost;

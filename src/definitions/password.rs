@@ -56,9 +56,9 @@ impl PasswordHash {
         if hash.is_empty() {
             return Ok(Self::NONE);
         }
-        let (kind, digest_octets): (fn(Box<[u8]>) -> Kind, usize) = match algorithm {
-            "rabbit_password_hashing_sha256" => (Kind::Sha256, 32),
-            "rabbit_password_hashing_sha512" => (Kind::Sha512, 64),
+        let (is_sha256, digest_octets) = match algorithm {
+            "rabbit_password_hashing_sha256" => (true, 32),
+            "rabbit_password_hashing_sha512" => (false, 64),
             _ => return Err(format!("the hashing algorithm '{algorithm}' is not supported")),
         };
         let octets = STANDARD.decode(hash).map_err(|error| format!("it is not base64: {error}"))?;
@@ -66,7 +66,8 @@ impl PasswordHash {
         if octets.len() != expected {
             return Err(format!("it has {} octets where {algorithm} has {expected}", octets.len()));
         }
-        Ok(Self(kind(octets.into())))
+        let hash = octets.into();
+        Ok(Self(if is_sha256 { Kind::Sha256(hash) } else { Kind::Sha512(hash) }))
     }
 
     /// Whether this is the password. Takes milliseconds where it was hashed with argon2.

@@ -1,6 +1,6 @@
 //! The arguments of `queue.declare`: which there are, what is refused, what they ask for.
 //!
-//! Sources: rabbit_amqqueue.erl, `check_declare_arguments`; the `capabilities` of the queue types.
+//! Sources: `rabbit_amqqueue.erl`, `check_declare_arguments`; the `capabilities` of the queue types.
 //!
 //! A quorum queue is accepted where RabbitMQ would accept it, and served by the same queue as a classic one: on a single node it
 //! promises no more than a durable queue does. A stream is not: it can be read again, which a queue cannot.
@@ -253,8 +253,10 @@ fn expires(value: &FieldValue) -> Result<u64, String> {
 
 fn priority(value: &FieldValue) -> Result<u8, String> {
     let priority = non_negative(value)?;
-    let accepted = u8::try_from(priority).ok().filter(|priority| *priority <= PRIORITY_MAX);
-    accepted.ok_or_else(|| format!("{{max_value_exceeded,{priority}}}"))
+    match u8::try_from(priority) {
+        Ok(accepted) if priority <= u64::from(PRIORITY_MAX) => Ok(accepted),
+        _ => Err(format!("{{max_value_exceeded,{priority}}}")),
+    }
 }
 
 fn version(value: &FieldValue) -> Result<(), String> {
@@ -287,5 +289,132 @@ fn overflow(value: &FieldValue) -> Result<QueueOverflow, String> {
             _ => Err("invalid_overflow".to_owned()),
         },
         _ => Err(unacceptable_type(value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definitions::fixture::{check_refused, declared, queue, registry_after, text};
+
+    fn check(arguments: &[(&str, FieldValue)], expected: &str) {
+        check_refused(&mut registry_after([]), queue("q", arguments), expected);
+    }
+
+    fn options(arguments: &[(&str, FieldValue)]) -> QueueOptions {
+        declared(registry_after([]).apply(queue("q", arguments))).options.clone()
+    }
+
+    /// Goal: every argument that is wrong is refused in RabbitMQ's words.
+    /// Method: values just outside of each bound, and of wrong types.
+    #[test]
+    fn arguments_are_refused_in_the_words_of_rabbitmq() {
+        let number = FieldValue::I64;
+        for (name, value, reason) in [
+            ("x-expires", number(0), "{value_zero,0}"),
+            ("x-expires", number(-1), "{value_negative,-1}"),
+            ("x-expires", number(315_360_000_001), "{value_too_large,315360000001}"),
+            ("x-message-ttl", number(-1), "{value_negative,-1}"),
+            ("x-message-ttl", text("1"), "\"expected integer, got longstr\""),
+            ("x-max-length", number(-1), "{value_negative,-1}"),
+            ("x-max-length-bytes", FieldValue::Bool(true), "\"expected integer, got bool\""),
+            ("x-max-priority", number(256), "{max_value_exceeded,256}"),
+            ("x-max-priority", number(-1), "{value_negative,-1}"),
+            ("x-overflow", text("spill"), "invalid_overflow"),
+            ("x-overflow", number(1), "{unacceptable_type,long}"),
+            ("x-dead-letter-routing-key", text("k"), "routing_key_but_no_dlx_defined"),
+            ("x-single-active-consumer", number(1), "{unacceptable_type,long}"),
+            ("x-queue-version", number(1), "\"unsupported queue version '1'\""),
+            ("x-queue-type", text("strange"), "\"unsupported queue type 'strange'\""),
+            ("x-queue-type", number(1), "{unacceptable_type,long}"),
+        ] {
+            let expected = format!("PRECONDITION_FAILED - invalid arg '{name}' for queue 'q' in vhost '/': {reason}");
+            check(&[(name, value)], &expected);
+        }
+        check(
+            &[("x-dead-letter-exchange", FieldValue::I32(1))],
+            "PRECONDITION_FAILED - invalid type 'signedint' for arg 'x-dead-letter-exchange' in queue 'q' in vhost '/'",
+        );
+        check(
+            &[("x-max-age", text("1D"))],
+            "PRECONDITION_FAILED - invalid arg 'x-max-age' for queue 'q' in vhost '/' of queue type rabbit_classic_queue",
+        );
+        check(
+            &[("x-queue-type", text("stream"))],
+            "NOT_IMPLEMENTED - queue type 'stream' is not supported: cannot declare queue 'q' in vhost '/'",
+        );
+    }
+
+    /// Goal: what is asked for is what the queue gets.
+    /// Method: all arguments at their bounds.
+    #[test]
+    fn arguments_become_options() {
+        let asked = options(&[
+            ("x-expires", FieldValue::U8(1)),
+            ("x-message-ttl", FieldValue::I32(0)),
+            ("x-max-length", FieldValue::I64(0)),
+            ("x-max-length-bytes", FieldValue::U32(7)),
+            ("x-overflow", text("reject-publish-dlx")),
+            ("x-dead-letter-exchange", text("")),
+            ("x-dead-letter-routing-key", text("k")),
+            ("x-max-priority", FieldValue::I16(255)),
+            ("x-single-active-consumer", FieldValue::Bool(true)),
+            ("x-queue-mode", text("lazy")),
+            ("x-queue-version", FieldValue::I32(2)),
+            ("x-queue-type", text("classic")),
+            ("whatever", FieldValue::Void),
+        ]);
+        let expected = QueueOptions {
+            message_ttl_millis: Some(0),
+            expires_millis: Some(1),
+            length_max: Some(0),
+            octets_max: Some(7),
+            overflow: QueueOverflow::RejectPublishDeadLetter,
+            dead_letter_exchange: Some("".into()),
+            dead_letter_routing_key: Some("k".into()),
+            priority_max: Some(255),
+            single_active_consumer: true,
+        };
+        assert_eq!(asked, expected);
+        assert_eq!(options(&[]), QueueOptions::default());
+    }
+
+    /// Goal: quorum queues are made where RabbitMQ would make them, and told apart from classic ones.
+    /// Method: declare one, declare it again as classic; each property that it must not have.
+    #[test]
+    fn quorum_queues_are_durable_and_shared() {
+        let quorum = [("x-queue-type", text("quorum"))];
+        let registry = &mut registry_after([queue("q", &quorum), queue("q", &quorum)]);
+        check_refused(
+            registry,
+            queue("q", &[]),
+            "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received 'classic' but \
+             current is 'quorum'",
+        );
+        check(
+            &[("x-queue-type", text("quorum")), ("x-max-priority", FieldValue::U8(1))],
+            "PRECONDITION_FAILED - invalid arg 'x-max-priority' for queue 'q' in vhost '/' of queue type \
+             rabbit_quorum_queue",
+        );
+        let arguments = crate::definitions::fixture::table(&quorum);
+        let resource = Resource::queue("/", "q");
+        let good = NewQueue {
+            resource,
+            server_named: false,
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            arguments: &arguments,
+        };
+        assert!(good.options().is_ok());
+        for (wrong, property) in [
+            (NewQueue { durable: false, ..good }, "invalid property 'non-durable'"),
+            (NewQueue { exclusive: true, ..good }, "invalid property 'exclusive-owner'"),
+            (NewQueue { auto_delete: true, ..good }, "invalid property 'auto-delete'"),
+            (NewQueue { server_named: true, ..good }, "Cannot declare a server-named queue"),
+        ] {
+            let refused = wrong.options().unwrap_err();
+            assert!(refused.text().contains(property), "{refused}");
+        }
     }
 }

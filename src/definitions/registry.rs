@@ -2,25 +2,24 @@
 //!
 //! A plain value; a thread around it is somebody else's. A change costs the depth of what it touches, never the number of what
 //! exists, but for the deletion of a whole exchange or virtual host, which costs what is deleted. Bindings are in
-//! `registry_bindings`.
+//! `registry_bindings`, virtual hosts and users in `registry_users`.
 //!
-//! Sources: rabbit_channel.erl, `handle_method`; rabbit_exchange.erl; rabbit_amqqueue.erl; rabbit_binding.erl.
+//! Sources: `rabbit_channel.erl`, `handle_method`; `rabbit_exchange.erl`; `rabbit_amqqueue.erl`; `rabbit_binding.erl`.
 
 use crate::definitions::change::{Applied, Change};
 use crate::definitions::checks::{self, ALTERNATE_EXCHANGE};
 use crate::definitions::exchange::{Destination, Exchange, ExchangeId, ExchangeKind, Matcher};
 use crate::definitions::password::PasswordHash;
-use crate::definitions::permissions::{Pattern, Permissions};
 use crate::definitions::queue::{QueueDefinition, QueueId};
 use crate::definitions::queue_arguments::NewQueue;
 use crate::definitions::texts::{self, Resource};
-use crate::definitions::vhost::{PREDECLARED, Vhost};
+use crate::definitions::vhost::Vhost;
 use crate::definitions::{ConnectionId, Definitions, Name, ShardIndex, User};
 use crate::limits::SHORT_STRING_OCTETS_MAX;
 use crate::protocol::exception::{ChannelException, Exception};
 use crate::protocol::field_table::{FieldTable, FieldValue};
 use crate::protocol::reply_code::ReplyCode;
-use crate::routing::{Binding, hash_value};
+use crate::routing::Binding;
 use ahash::AHashMap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -38,7 +37,7 @@ pub struct Registry {
     /// What was given out last.
     published: Arc<Definitions>,
     pub(super) is_changed: bool,
-    queues: AHashMap<QueueId, Arc<QueueDefinition>>,
+    pub(super) queues: AHashMap<QueueId, Arc<QueueDefinition>>,
     /// All bindings by what they lead to: its number, then the binding's. Shows what goes with a queue or an exchange.
     pub(super) inbound: BTreeMap<(u64, u64), Inbound>,
     /// The last number that was given to a queue, an exchange or a binding.
@@ -69,18 +68,13 @@ impl Registry {
     /// What a new broker has: the virtual host `/` with the predeclared exchanges, and the user guest, who may do everything.
     pub fn new() -> Self {
         let mut registry = Self::empty();
-        registry.add_vhost(DEFAULT_VHOST.into());
+        registry.add_vhost(&DEFAULT_VHOST.into());
         let password_hash = PasswordHash::salted_sha256(DEFAULT_USER.as_bytes());
         registry.put_user(User { name: DEFAULT_USER.into(), password_hash, tags: vec!["administrator".to_owned()] });
-        let all = || Pattern::new(".*").expect("it is a pattern");
-        let (configure, write, read) = (all(), all(), all());
-        registry.put_permissions(Permissions {
-            user: DEFAULT_USER.into(),
-            vhost: DEFAULT_VHOST.into(),
-            configure,
-            write,
-            read,
-        });
+        let all = [".*"; 3];
+        registry
+            .set_permissions(DEFAULT_USER.into(), DEFAULT_VHOST.into(), all)
+            .expect("user and virtual host are there");
         registry
     }
 
@@ -141,7 +135,7 @@ impl Registry {
             Change::RemoveQueue { id } => self.remove_queue(id),
             Change::AddVhost { name } => {
                 check_length("vhost", &name)?;
-                self.add_vhost(name);
+                self.add_vhost(&name);
             }
             Change::DeleteVhost { name } => return Ok(Applied::VhostQueuesRemoved(self.delete_vhost(&name))),
             Change::PutUser { name, password_hash, tags } => {
@@ -153,7 +147,7 @@ impl Registry {
                 self.set_permissions(user, vhost, [&configure, &write, &read])?;
             }
             Change::ClearPermissions { user, vhost } => {
-                self.clear_permissions(|it| it.user == user && it.vhost == vhost)
+                self.clear_permissions(|it| it.user == user && it.vhost == vhost);
             }
         }
         Ok(Applied::Done)
@@ -177,6 +171,7 @@ impl Registry {
 }
 
 /// What `exchange.declare` says besides names and arguments.
+#[derive(Clone, Copy)]
 struct DeclaredExchange<'a> {
     kind: &'a str,
     durable: bool,
@@ -185,6 +180,7 @@ struct DeclaredExchange<'a> {
 }
 
 /// What `queue.declare` says besides names and arguments.
+#[derive(Clone, Copy)]
 struct DeclaredQueue {
     durable: bool,
     exclusive: bool,
@@ -323,94 +319,6 @@ impl Registry {
     }
 }
 
-/// Virtual hosts, users and permissions.
-impl Registry {
-    fn add_vhost(&mut self, name: Name) {
-        if self.current.vhost(name.as_bytes()).is_some() {
-            return;
-        }
-        let mut vhost = Vhost::new(Arc::clone(&name));
-        for (exchange, kind, internal) in PREDECLARED {
-            vhost.exchanges.insert(Arc::new(Exchange {
-                id: ExchangeId(self.next_number()),
-                vhost: Arc::clone(&name),
-                name: exchange.into(),
-                kind,
-                durable: true,
-                auto_delete: false,
-                internal,
-                arguments: Arc::default(),
-                alternate: None,
-                matcher: Matcher::new(kind),
-            }));
-        }
-        self.current.vhosts.insert(Arc::new(vhost));
-        self.is_changed = true;
-    }
-
-    fn delete_vhost(&mut self, name: &str) -> Vec<Arc<QueueDefinition>> {
-        let Some(vhost) = self.current.vhosts.remove(name.as_bytes()) else { return Vec::new() };
-        self.is_changed = true;
-        self.clear_permissions(|permissions| *permissions.vhost == *name);
-        for exchange in vhost.exchanges() {
-            for binding in exchange.bindings() {
-                self.inbound.remove(&(binding.destination.id(), binding.sequence));
-            }
-        }
-        let mut queues: Vec<_> = vhost.queues().cloned().collect();
-        queues.sort_by_key(|queue| queue.id);
-        for queue in &queues {
-            self.queues.remove(&queue.id);
-        }
-        queues
-    }
-
-    fn put_user(&mut self, user: User) {
-        self.current.users.insert(Arc::new(user));
-        self.is_changed = true;
-    }
-
-    fn delete_user(&mut self, name: &str) {
-        if self.current.users.remove(name.as_bytes()).is_some() {
-            self.is_changed = true;
-            self.clear_permissions(|permissions| *permissions.user == *name);
-        }
-    }
-
-    fn set_permissions(&mut self, user: Name, vhost: Name, patterns: [&str; 3]) -> Result<(), Exception> {
-        if self.current.user(&user).is_none() {
-            return Err(ChannelException::new(ReplyCode::NotFound, format_args!("no user '{user}'")).into());
-        }
-        self.vhost(&vhost)?;
-        let compile = |text: &str| {
-            Pattern::new(text).map_err(|reason| {
-                texts::precondition_failed(format_args!("invalid regular expression '{text}': {reason}"))
-            })
-        };
-        let [configure, write, read] = patterns;
-        let (configure, write, read) = (compile(configure)?, compile(write)?, compile(read)?);
-        self.put_permissions(Permissions { user, vhost, configure, write, read });
-        Ok(())
-    }
-
-    fn put_permissions(&mut self, permissions: Permissions) {
-        let hash = hash_value(&(&*permissions.user, &*permissions.vhost));
-        let permissions = Arc::new(permissions);
-        let same = Arc::clone(&permissions);
-        self.current.permissions.insert(hash, permissions, |it| it.user == same.user && it.vhost == same.vhost);
-        self.is_changed = true;
-    }
-
-    fn clear_permissions(&mut self, goes: impl Fn(&Permissions) -> bool) {
-        let going: Vec<_> = self.current.all_permissions().filter(|permissions| goes(permissions)).cloned().collect();
-        for permissions in going {
-            let hash = hash_value(&(&*permissions.user, &*permissions.vhost));
-            self.current.permissions.remove(hash, |it| Arc::ptr_eq(it, &permissions));
-            self.is_changed = true;
-        }
-    }
-}
-
 fn without_line_ends(name: Name) -> Name {
     match checks::without_line_ends(&name) {
         std::borrow::Cow::Borrowed(_) => name,
@@ -436,11 +344,207 @@ fn alternate_exchange(resource: Resource<'_>, arguments: &FieldTable) -> Result<
     }
 }
 
-/// The next of a sequence of well-mixed numbers that follows from a seed (SplitMix64).
+/// The next of a sequence of well-mixed numbers that follows from a seed (`SplitMix64`).
 fn split_mix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let mut mixed = *state;
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definitions::Action;
+    use crate::definitions::fixture::{
+        OTHER, OWN, bind, check_refused, declared, exchange, queue, registry_after, routed, table, text,
+    };
+    use crate::definitions::vhost::PREDECLARED;
+    use crate::protocol::properties::NO_PROPERTIES;
+
+    fn declare(name: &str, durable: bool, exclusive: bool, auto_delete: bool, connection: ConnectionId) -> Change {
+        let (vhost, name, arguments, home) = ("/".into(), name.into(), FieldTable::default(), ShardIndex(3));
+        Change::DeclareQueue { vhost, name, durable, exclusive, auto_delete, arguments, connection, home }
+    }
+
+    /// Goal: a new broker has what RabbitMQ has.
+    /// Method: look at it.
+    #[test]
+    fn new_broker_has_what_rabbitmq_has() {
+        let definitions = Registry::new().snapshot();
+        let vhost = definitions.vhost(b"/").unwrap();
+        for (name, kind, internal) in PREDECLARED {
+            let exchange = vhost.exchange(name.as_bytes()).unwrap();
+            assert_eq!((exchange.kind, exchange.internal, exchange.durable), (kind, internal, true));
+        }
+        let guest = definitions.user("guest").unwrap();
+        assert!(guest.password_hash.verify(b"guest") && guest.tags == ["administrator"]);
+        assert!(definitions.has_vhost_access("guest", "/") && !definitions.has_vhost_access("guest", "other"));
+        assert!(definitions.is_permitted("guest", "/", Action::Configure, "anything"));
+        assert_eq!(definitions.version, 1);
+    }
+
+    /// Goal: a queue is made once, with what was asked for; a declare that says otherwise is refused in RabbitMQ's words.
+    /// Method: declare again with each difference.
+    #[test]
+    fn queues_are_declared_once() {
+        let registry = &mut registry_after([]);
+        let Ok(Applied::Queue { definition, created: true }) = registry.apply(declare("q", true, false, false, OWN))
+        else {
+            panic!("not made")
+        };
+        assert_eq!((&*definition.name, definition.home, definition.durable), ("q", ShardIndex(3), true));
+        assert!(matches!(
+            registry.apply(declare("q", true, false, false, OTHER)),
+            Ok(Applied::Queue { definition: again, created: false }) if Arc::ptr_eq(&again, &definition)
+        ));
+        let inequivalent = |arg: &str, received: &str, current: &str| {
+            format!(
+                "PRECONDITION_FAILED - inequivalent arg '{arg}' for queue 'q' in vhost '/': received {received} but \
+                 current is {current}"
+            )
+        };
+        let locked = "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q' in vhost '/'. It could be \
+                      originally declared on another connection or the exclusive property value does not match that of the \
+                      original declaration.";
+        check_refused(registry, declare("q", false, false, false, OWN), &inequivalent("durable", "'false'", "'true'"));
+        check_refused(
+            registry,
+            declare("q", true, false, true, OWN),
+            &inequivalent("auto_delete", "'true'", "'false'"),
+        );
+        check_refused(registry, declare("q", true, true, false, OWN), locked);
+        check_refused(
+            registry,
+            queue("q", &[("x-message-ttl", FieldValue::I32(10))]),
+            &inequivalent("x-message-ttl", "the value '10' of type 'signedint'", "none"),
+        );
+        let id = definition.id;
+        registry.apply(Change::RemoveQueue { id }).unwrap();
+        let ttl = |value| queue("q", &[("x-message-ttl", value), ("unknown", text("x"))]);
+        registry.apply(ttl(FieldValue::I32(10))).unwrap();
+        registry.apply(ttl(FieldValue::U8(10))).unwrap();
+        registry
+            .apply(queue("q", &[("x-message-ttl", FieldValue::I64(10)), ("x-queue-type", text("classic"))]))
+            .unwrap();
+        check_refused(registry, ttl(FieldValue::I32(11)), &inequivalent("x-message-ttl", "'11'", "'10'"));
+        check_refused(
+            registry,
+            queue("q", &[]),
+            &inequivalent("x-message-ttl", "none", "the value '10' of type 'signedint'"),
+        );
+    }
+
+    /// Goal: exclusive queues are never durable and belong to one connection; reserved names and bad virtual hosts are refused;
+    /// line ends vanish from names.
+    /// Method: one change for each.
+    #[test]
+    fn queues_have_owners_and_names() {
+        let registry = &mut registry_after([]);
+        let mine = declared(registry.apply(declare("mine", true, true, false, OWN)));
+        assert_eq!((mine.durable, mine.exclusive_owner), (false, Some(OWN)));
+        assert!(registry.apply(declare("mine", true, true, false, OWN)).is_ok());
+        assert!(registry.apply(declare("mine", true, true, false, OTHER)).is_err());
+        assert!(checks::check_exclusive(&mine, OWN).is_ok() && checks::check_exclusive(&mine, OTHER).is_err());
+        check_refused(
+            registry,
+            queue("amq.x", &[]),
+            "ACCESS_REFUSED - queue name 'amq.x' contains reserved prefix 'amq.*'",
+        );
+        let elsewhere = Change::DeleteExchange { vhost: "v".into(), name: "x".into(), if_unused: false };
+        check_refused(registry, elsewhere, "NOT_ALLOWED - vhost v not found");
+        assert_eq!(&*declared(registry.apply(queue("a\r\nb\n", &[]))).name, "ab");
+        assert!(registry.apply(queue(&"q".repeat(256), &[])).is_err());
+        assert!(registry.apply(queue(&"q".repeat(255), &[])).is_ok());
+    }
+
+    /// Goal: server-named queues get names of RabbitMQ's form, all different, and the same ones from the same seed.
+    /// Method: two registries with one seed, one without.
+    #[test]
+    fn generated_names_follow_from_the_seed() {
+        let names = |mut registry: Registry| {
+            [(); 3].map(|()| {
+                let queue = declared(registry.apply(declare("", false, true, true, OWN)));
+                assert!(queue.server_named && queue.name.starts_with("amq.gen-") && queue.name.len() == 30);
+                queue.name.to_string()
+            })
+        };
+        let [first, second, random] = [registry_after([]), registry_after([]), Registry::new()].map(names);
+        assert_eq!(first, second);
+        assert!(first != random && first[0] != first[1]);
+    }
+
+    /// Goal: exchanges are declared and deleted as in RabbitMQ, with its texts.
+    /// Method: one change for each text; deleting twice is a success.
+    #[test]
+    fn exchanges_are_declared_and_deleted() {
+        let registry = &mut registry_after([exchange("x", "direct", &[]), queue("q", &[]), bind("x", "q", "k")]);
+        let refused = [
+            (exchange("y", "strange", &[]), "PRECONDITION_FAILED - unknown exchange type 'strange'"),
+            (
+                exchange("amq.y", "direct", &[]),
+                "ACCESS_REFUSED - exchange name 'amq.y' contains reserved prefix 'amq.*'",
+            ),
+            (exchange("", "direct", &[]), "ACCESS_REFUSED - operation not permitted on the default exchange"),
+            (
+                exchange("x", "topic", &[]),
+                "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'x' in vhost '/': received 'topic' but current \
+                 is 'direct'",
+            ),
+            (
+                exchange("x", "direct", &[("alternate-exchange", text("a"))]),
+                "PRECONDITION_FAILED - inequivalent arg 'alternate-exchange' for exchange 'x' in vhost '/': received the \
+                 value 'a' of type 'longstr' but current is none",
+            ),
+            (
+                exchange("y", "direct", &[("alternate-exchange", FieldValue::I32(1))]),
+                "PRECONDITION_FAILED - invalid type 'signedint' for arg 'alternate-exchange' in exchange 'y' in vhost '/'",
+            ),
+        ];
+        for (change, expected) in refused {
+            check_refused(registry, change, expected);
+        }
+        registry.apply(exchange("amq.topic", "topic", &[])).unwrap();
+        let delete = |name: &str, if_unused| Change::DeleteExchange { vhost: "/".into(), name: name.into(), if_unused };
+        check_refused(registry, delete("x", true), "PRECONDITION_FAILED - exchange 'x' in vhost '/' in use");
+        check_refused(registry, delete("", false), "ACCESS_REFUSED - operation not permitted on the default exchange");
+        check_refused(
+            registry,
+            delete("amq.direct", false),
+            "ACCESS_REFUSED - deletion of system exchange 'amq.direct' in vhost '/' not allowed",
+        );
+        registry.apply(delete("x", false)).unwrap();
+        registry.apply(delete("x", false)).unwrap();
+        assert!(registry.inbound.is_empty());
+    }
+
+    /// Goal: a snapshot is the same until something changes, and its version grows when it does.
+    /// Method: changes that do and that do not change anything.
+    #[test]
+    fn version_grows_with_what_changes() {
+        let mut registry = registry_after([]);
+        let first = registry.snapshot();
+        assert!(Arc::ptr_eq(&first, &registry.snapshot()));
+        registry.apply(queue("q", &[])).unwrap();
+        let second = registry.snapshot();
+        assert_eq!(second.version, first.version + 1);
+        assert!(first.vhost(b"/").unwrap().queue(b"q").is_none());
+        registry.apply(queue("q", &[])).unwrap();
+        registry.apply(queue("amq.q", &[])).unwrap_err();
+        assert!(Arc::ptr_eq(&second, &registry.snapshot()));
+    }
+
+    /// Goal: a queue that was deleted and declared again is another one, without the old one's bindings.
+    /// Method: do that.
+    #[test]
+    fn queues_are_not_confused_with_their_predecessors() {
+        let mut registry = registry_after([queue("q", &[]), bind("amq.fanout", "q", "")]);
+        let first = declared(registry.apply(queue("q", &[])));
+        registry.apply(Change::RemoveQueue { id: first.id }).unwrap();
+        let second = declared(registry.apply(queue("q", &[])));
+        assert_ne!(first.id, second.id);
+        assert!(routed(&registry.snapshot(), "amq.fanout", &[""], NO_PROPERTIES).is_empty());
+        assert_eq!(second.arguments, table(&[]));
+    }
 }

@@ -1,6 +1,6 @@
 //! Bindings come and go: by themselves, with their queue, with either exchange.
 //!
-//! Sources: rabbit_channel.erl, `binding_action_with_checks`; rabbit_db_binding.erl.
+//! Sources: `rabbit_channel.erl`, `binding_action_with_checks`; `rabbit_db_binding.erl`.
 
 use crate::definitions::change::Change;
 use crate::definitions::checks::{self, REPLY_TO_PREFIX};
@@ -194,5 +194,192 @@ fn check_arguments(kind: ExchangeKind, arguments: &FieldTable) -> Result<(), Cha
             other.type_name(),
             checks::Value(other)
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definitions::fixture::{
+        OTHER, auto_delete, bind, bind_exchange, check_refused, declared, exchange, queue, registry_after, routed,
+        table, text, unbind,
+    };
+    use crate::protocol::properties::NO_PROPERTIES;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn exchange_names(registry: &mut Registry) -> BTreeSet<String> {
+        let definitions = registry.snapshot();
+        let vhost = definitions.vhost(b"/").unwrap();
+        vhost.exchanges().map(|it| it.name.to_string()).filter(|it| !it.is_empty() && !it.starts_with("amq.")).collect()
+    }
+
+    /// Goal: what RabbitMQ refuses to bind is refused in its words; unbinding is refused less.
+    /// Method: one change for each text.
+    #[test]
+    fn bindings_are_refused_in_the_words_of_rabbitmq() {
+        let registry = &mut registry_after([queue("q", &[])]);
+        check_refused(registry, bind("x", "q", ""), "NOT_FOUND - no exchange 'x' in vhost '/'");
+        check_refused(registry, bind("amq.direct", "r", ""), "NOT_FOUND - no queue 'r' in vhost '/'");
+        check_refused(registry, bind("x", "r", ""), "NOT_FOUND - no exchange 'x' in vhost '/'");
+        let no_default = "ACCESS_REFUSED - operation not permitted on the default exchange";
+        check_refused(registry, bind("", "q", "q"), no_default);
+        check_refused(registry, unbind("", "q", "q"), no_default);
+        check_refused(registry, bind_exchange("amq.direct", "", ""), no_default);
+        check_refused(registry, bind_exchange("", "amq.direct", ""), no_default);
+        check_refused(
+            registry,
+            bind("amq.direct", "amq.rabbitmq.reply-to.x", ""),
+            "ACCESS_REFUSED - cannot bind or unbind to a volatile (direct reply-to) queue",
+        );
+        for change in [unbind("x", "q", ""), unbind("amq.direct", "r", ""), unbind("amq.direct", "q", "")] {
+            assert!(registry.apply(change).is_ok());
+        }
+    }
+
+    /// Goal: `x-match` is checked where it means something only.
+    /// Method: a wrong value and a wrong type, on a headers and on another exchange.
+    #[test]
+    fn x_match_is_checked_on_headers_exchanges() {
+        let registry = &mut registry_after([queue("q", &[])]);
+        let with = |exchange: &str, value| Change::BindQueue {
+            vhost: "/".into(),
+            exchange: exchange.into(),
+            queue: "q".into(),
+            routing_key: Box::default(),
+            arguments: table(&[("x-match", value)]),
+            connection: OTHER,
+        };
+        let expected = "PRECONDITION_FAILED - Invalid x-match field value <<\"some\">>; \
+                        expected all, any, all-with-x, or any-with-x";
+        check_refused(registry, with("amq.match", text("some")), expected);
+        let expected = "PRECONDITION_FAILED - Invalid x-match field type signedint (value 1); expected longstr";
+        check_refused(registry, with("amq.match", FieldValue::I32(1)), expected);
+        assert!(registry.apply(with("amq.match", text("any-with-x"))).is_ok());
+        assert!(registry.apply(with("amq.direct", text("some"))).is_ok());
+    }
+
+    /// Goal: an exclusive queue is bound and unbound by its own connection only.
+    /// Method: both connections try both.
+    #[test]
+    fn exclusive_queues_are_locked() {
+        let registry = &mut registry_after([]);
+        let Change::DeclareQueue { vhost, name, arguments, connection, home, .. } = queue("q", &[]) else {
+            unreachable!("it is a queue")
+        };
+        let (durable, exclusive, auto_delete) = (false, true, false);
+        let own = Change::DeclareQueue { vhost, name, durable, exclusive, auto_delete, arguments, connection, home };
+        registry.apply(own).unwrap();
+        let as_other = |change| match change {
+            Change::BindQueue { vhost, exchange, queue, routing_key, arguments, .. } => {
+                Change::BindQueue { vhost, exchange, queue, routing_key, arguments, connection: OTHER }
+            }
+            Change::UnbindQueue { vhost, exchange, queue, routing_key, arguments, .. } => {
+                Change::UnbindQueue { vhost, exchange, queue, routing_key, arguments, connection: OTHER }
+            }
+            other => other,
+        };
+        let locked = "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q' in vhost '/'. It could be \
+                      originally declared on another connection or the exclusive property value does not match that of the \
+                      original declaration.";
+        check_refused(registry, as_other(bind("amq.direct", "q", "k")), locked);
+        registry.apply(bind("amq.direct", "q", "k")).unwrap();
+        check_refused(registry, as_other(unbind("amq.direct", "q", "k")), locked);
+        assert_eq!(routed(&registry.snapshot(), "amq.direct", &["k"], NO_PROPERTIES), ["q"]);
+        registry.apply(unbind("amq.direct", "q", "k")).unwrap();
+    }
+
+    /// Goal: an auto-delete exchange goes with its last binding, by whatever it goes, and takes others along; one that was
+    /// never bound stays.
+    /// Method: a chain of three such exchanges, taken down by unbinding, by removing the queue, and by deleting an exchange.
+    #[test]
+    fn auto_delete_exchanges_go_with_their_last_binding() {
+        let chain = || {
+            let exchange = |name| auto_delete(exchange(name, "fanout", &[]));
+            registry_after([
+                exchange("x"),
+                exchange("y"),
+                exchange("z"),
+                exchange("unbound"),
+                queue("q", &[]),
+                bind_exchange("x", "y", ""),
+                bind_exchange("y", "z", ""),
+                bind("z", "q", ""),
+                bind("z", "q", "twice"),
+            ])
+        };
+        let mut registry = chain();
+        registry.apply(unbind("z", "q", "twice")).unwrap();
+        assert_eq!(exchange_names(&mut registry).len(), 4);
+        registry.apply(unbind("z", "q", "")).unwrap();
+        assert_eq!(exchange_names(&mut registry), ["unbound".to_owned()].into());
+        assert!(registry.inbound.is_empty());
+
+        let mut registry = chain();
+        let id = declared(registry.apply(queue("q", &[]))).id;
+        registry.apply(Change::RemoveQueue { id }).unwrap();
+        registry.apply(Change::RemoveQueue { id }).unwrap();
+        assert_eq!(exchange_names(&mut registry), ["unbound".to_owned()].into());
+        assert!(registry.inbound.is_empty());
+
+        let mut registry = chain();
+        let delete = Change::DeleteExchange { vhost: "/".into(), name: "y".into(), if_unused: false };
+        registry.apply(delete).unwrap();
+        assert_eq!(exchange_names(&mut registry), ["unbound".to_owned(), "z".to_owned()].into());
+        assert_eq!(registry.inbound.len(), 2);
+    }
+
+    proptest! {
+        /// Goal: whatever comes and goes, messages go where a plain list of bindings says, the writer's own index agrees with the
+        /// exchanges, and a snapshot does not change after it was given out.
+        /// Method: random changes on few names, against a list.
+        #[test]
+        fn agrees_with_a_list_of_bindings(
+            steps in prop::collection::vec((0..4u8, 0..4usize, 0..4usize, 0..3usize), 1..60),
+        ) {
+            let exchanges = ["amq.direct", "amq.topic", "amq.fanout", "mine"];
+            let keys = ["a", "a.b", "#"];
+            let name = |queue| format!("q{queue}");
+            let mut registry = registry_after((0..4).map(|number| queue(&name(number), &[])));
+            registry.apply(exchange("mine", "direct", &[])).unwrap();
+            let mut list = BTreeSet::new();
+            for (kind, x, q, k) in steps {
+                let before = registry.snapshot();
+                let routed_before = exchanges.map(|it| routed(&before, it, &["a"], NO_PROPERTIES));
+                match kind {
+                    0 | 1 => {
+                        registry.apply(bind(exchanges[x], &name(q), keys[k])).unwrap();
+                        list.insert((x, q, k));
+                    }
+                    2 => {
+                        registry.apply(unbind(exchanges[x], &name(q), keys[k])).unwrap();
+                        list.remove(&(x, q, k));
+                    }
+                    _ => {
+                        let id = declared(registry.apply(queue(&name(q), &[]))).id;
+                        registry.apply(Change::RemoveQueue { id }).unwrap();
+                        registry.apply(queue(&name(q), &[])).unwrap();
+                        list.retain(|&(_, its, _)| its != q);
+                    }
+                }
+                let definitions = registry.snapshot();
+                prop_assert_eq!(registry.inbound.len(), list.len());
+                for (x, exchange) in exchanges.iter().enumerate() {
+                    let is_match = |k: usize| match *exchange {
+                        "amq.fanout" => true,
+                        "amq.topic" => keys[k] == "a" || keys[k] == "#",
+                        _ => keys[k] == "a",
+                    };
+                    let expected: BTreeSet<_> =
+                        list.iter().filter(|it| it.0 == x && is_match(it.2)).map(|it| name(it.1)).collect();
+                    let found = routed(&definitions, exchange, &["a"], NO_PROPERTIES);
+                    prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
+                    let count = list.iter().filter(|it| it.0 == x).count();
+                    let vhost = definitions.vhost(b"/").unwrap();
+                    prop_assert_eq!(vhost.exchange(exchange.as_bytes()).unwrap().binding_count(), count);
+                }
+                prop_assert_eq!(exchanges.map(|it| routed(&before, it, &["a"], NO_PROPERTIES)), routed_before);
+            }
+        }
     }
 }

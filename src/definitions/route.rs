@@ -1,6 +1,6 @@
 //! From an exchange and a message's routing keys to the queues that get the message.
 //!
-//! Source: rabbit_exchange.erl, `route`. Each exchange is visited once, so that cycles end. An exchange whose bindings
+//! Source: `rabbit_exchange.erl`, `route`. Each exchange is visited once, so that cycles end. An exchange whose bindings
 //! match nothing sends to its alternate exchange, wherever on the way it stands.
 
 use crate::definitions::Definitions;
@@ -196,5 +196,138 @@ impl<'d> Walk<'d, '_> {
             }
             self.visit(exchange, into);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definitions::change::Change;
+    use crate::definitions::fixture::{bind, bind_exchange, exchange, queue, registry_after, routed, table, text};
+    use crate::protocol::properties::{NO_PROPERTIES, Properties};
+
+    fn check(definitions: &Definitions, exchange: &str, keys: &[&str], expected: &[&str]) {
+        assert_eq!(routed(definitions, exchange, keys, NO_PROPERTIES), expected, "{exchange} {keys:?}");
+    }
+
+    /// Goal: the default exchange reaches each named queue once, whatever else is bound.
+    /// Method: names that are there, that are not, that repeat, that are not UTF-8.
+    #[test]
+    fn default_exchange_routes_by_name() {
+        let definitions = registry_after([queue("a", &[]), queue("b", &[])]).snapshot();
+        check(&definitions, "", &["a"], &["a"]);
+        check(&definitions, "", &["c"], &[]);
+        check(&definitions, "", &["a", "b", "a", ""], &["a", "b"]);
+        let vhost = definitions.vhost(b"/").unwrap();
+        assert!(vhost.queue(b"\xFF").is_none());
+    }
+
+    /// Goal: exchanges lead on to exchanges, cycles end, each queue is reached once.
+    /// Method: a cycle of three exchanges, one of them bound to itself, with a queue that all of them reach.
+    #[test]
+    fn cycles_end_and_queues_are_reached_once() {
+        let definitions = registry_after([
+            exchange("x", "fanout", &[]),
+            exchange("y", "topic", &[]),
+            exchange("z", "direct", &[]),
+            queue("all", &[]),
+            queue("z only", &[]),
+            bind_exchange("x", "y", ""),
+            bind_exchange("y", "z", "a.#"),
+            bind_exchange("z", "x", "a.b"),
+            bind_exchange("x", "x", ""),
+            bind("x", "all", ""),
+            bind("y", "all", "#"),
+            bind("z", "all", "a.b"),
+            bind("z", "z only", "a.b"),
+        ])
+        .snapshot();
+        check(&definitions, "x", &["a.b"], &["all", "z only"]);
+        check(&definitions, "x", &["c"], &["all"]);
+        check(&definitions, "z", &["a.b"], &["all", "z only"]);
+        check(&definitions, "z", &["a"], &[]);
+        check(&definitions, "z", &["other", "a.b"], &["all", "z only"]);
+    }
+
+    /// Goal: an alternate exchange gets what no binding matches, at the start and on the way; also where it is the default
+    /// exchange, itself, or not there.
+    /// Method: one exchange for each.
+    #[test]
+    fn alternate_exchanges_catch_what_is_not_bound() {
+        let alternate = |name: &str| [("alternate-exchange", text(name))];
+        let definitions = registry_after([
+            exchange("caught", "fanout", &[]),
+            exchange("direct", "direct", &alternate("caught")),
+            exchange("chain", "fanout", &[]),
+            exchange("to default", "topic", &alternate("")),
+            exchange("to itself", "direct", &alternate("to itself")),
+            exchange("to nowhere", "direct", &alternate("missing")),
+            queue("a", &[]),
+            queue("b", &[]),
+            bind("caught", "a", ""),
+            bind("direct", "b", "bound"),
+            bind_exchange("chain", "direct", ""),
+        ])
+        .snapshot();
+        check(&definitions, "direct", &["bound"], &["b"]);
+        check(&definitions, "direct", &["other"], &["a"]);
+        check(&definitions, "chain", &["other"], &["a"]);
+        check(&definitions, "to default", &["a"], &["a"]);
+        check(&definitions, "to itself", &["a"], &[]);
+        check(&definitions, "to nowhere", &["a"], &[]);
+    }
+
+    /// Goal: headers are looked at where a headers exchange is met, and only then.
+    /// Method: the same message by way of a headers exchange and past it.
+    #[test]
+    fn headers_are_looked_at_where_they_matter() {
+        let mut registry = registry_after([queue("a", &[]), queue("b", &[]), bind("amq.fanout", "b", "")]);
+        let arguments = table(&[("kind", text("report"))]);
+        registry
+            .apply(Change::BindQueue {
+                vhost: "/".into(),
+                exchange: "amq.match".into(),
+                queue: "a".into(),
+                routing_key: Box::default(),
+                arguments,
+                connection: crate::definitions::ConnectionId::BROKER,
+            })
+            .unwrap();
+        registry.apply(bind_exchange("amq.fanout", "amq.match", "")).unwrap();
+        let definitions = registry.snapshot();
+        let octets = table(&[("kind", text("report"))]).to_octets();
+        let mut properties = Vec::new();
+        let headers = Some(TableRef::new(&octets).unwrap());
+        Properties { headers, ..Properties::default() }.encode(&mut properties);
+        assert_eq!(routed(&definitions, "amq.match", &["k"], &properties), ["a"]);
+        assert_eq!(routed(&definitions, "amq.fanout", &["k"], &properties), ["a", "b"]);
+        assert_eq!(routed(&definitions, "amq.fanout", &["k"], NO_PROPERTIES), ["b"]);
+        let vhost = definitions.vhost(b"/").unwrap();
+        let mut set = RouteSet::new();
+        for (exchange, expected) in [("amq.fanout", true), ("amq.direct", false)] {
+            let exchange = vhost.exchange(exchange.as_bytes()).unwrap();
+            definitions.route(vhost, exchange, &[b"k"], NO_PROPERTIES, &mut set);
+            assert_eq!(set.looked_at_headers, expected);
+        }
+    }
+
+    /// Goal: many queues that are reached on two ways are still counted once.
+    /// Method: a hundred queues, bound to two exchanges of which one leads to the other; the set is used twice.
+    #[test]
+    fn many_queues_are_reached_once() {
+        let names: Vec<_> = (0..100).map(|number| format!("q{number:02}")).collect();
+        let mut changes = vec![bind_exchange("amq.topic", "amq.fanout", "#")];
+        for name in &names {
+            changes.extend([queue(name, &[]), bind("amq.topic", name, "#"), bind("amq.fanout", name, "")]);
+        }
+        let definitions = registry_after(changes).snapshot();
+        let vhost = definitions.vhost(b"/").unwrap();
+        let mut set = RouteSet::new();
+        for _ in 0..2 {
+            definitions.route(vhost, vhost.exchange(b"amq.topic").unwrap(), &[b"k"], NO_PROPERTIES, &mut set);
+            assert_eq!(set.queues().len(), names.len());
+        }
+        set.clear();
+        assert!(set.is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! One binding, and the set of those that share a place in a matcher.
 
-use super::hash_trie::{HashTrie, Iter, hash_value};
+use super::hash_trie::{HashTrie, hash_value};
 use crate::protocol::field_table::FieldTable;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -52,19 +52,15 @@ impl<D: Eq + Hash> Binding<D> {
 }
 
 /// A persistent set of bindings. Most have one.
+#[derive(Default)]
 pub enum BindingSet<D> {
     /// None.
+    #[default]
     Empty,
     /// Exactly one.
     One(Arc<Binding<D>>),
     /// Two or more, or what is left of them.
     Many(Arc<HashTrie<Arc<Binding<D>>>>),
-}
-
-impl<D> Default for BindingSet<D> {
-    fn default() -> Self {
-        Self::Empty
-    }
 }
 
 impl<D> Clone for BindingSet<D> {
@@ -100,15 +96,6 @@ impl<D> BindingSet<D> {
             Self::Empty => None,
             Self::One(binding) => Some(binding),
             Self::Many(set) => set.iter().next(),
-        }
-    }
-
-    /// All of them.
-    pub fn iter(&self) -> BindingIter<'_, D> {
-        match self {
-            Self::Empty => BindingIter::Few(None),
-            Self::One(binding) => BindingIter::Few(Some(binding)),
-            Self::Many(set) => BindingIter::Many(set.iter()),
         }
     }
 
@@ -167,25 +154,6 @@ impl<D: Eq + Hash> BindingSet<D> {
                 }
                 removed
             }
-        }
-    }
-}
-
-/// See [`BindingSet::iter`].
-pub enum BindingIter<'t, D> {
-    /// None or one.
-    Few(Option<&'t Arc<Binding<D>>>),
-    /// More.
-    Many(Iter<'t, Arc<Binding<D>>>),
-}
-
-impl<'t, D> Iterator for BindingIter<'t, D> {
-    type Item = &'t Arc<Binding<D>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match self {
-            Self::Few(one) => one.take(),
-            Self::Many(iter) => iter.next(),
         }
     }
 }

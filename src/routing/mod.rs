@@ -13,7 +13,7 @@ mod hash_trie;
 mod headers;
 mod topic;
 
-pub use binding::{Binding, BindingSet};
+pub use binding::Binding;
 pub use direct::DirectMatcher;
 pub use fanout::FanoutMatcher;
 pub use hash_trie::{HashTrie, hash_octets, hash_value};

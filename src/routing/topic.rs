@@ -1,9 +1,10 @@
 //! The topic exchange: routing keys are words with dots between them, bindings may say `*` for one word and `#` for any
 //! number of words, also none.
 //!
-//! Owns a trie of words, compiled when bindings come and go: one node for each beginning of a bound key, with edges for
-//! `*` and `#` of their own, so that a match never looks at a pattern. As in RabbitMQ, a key has one word more than it has
-//! dots, words may be empty, and the empty key has no word at all.
+//! Owns a trie of words, compiled when bindings come and go: one node for each beginning that several bound keys share, with edges
+//! for `*` and `#` of their own. Where a literal word leads to one binding only there is no node but the binding itself, whose
+//! further words are compared when a message comes by: among a million bindings most end so, which halves the memory and
+//! the time of a change. As in RabbitMQ, a key has one word more than it has dots, words may be empty, and the empty key has no word at all.
 //!
 //! Matching walks all patterns at once, word by word, as a set of nodes that the words so far lead to. A node with `#` on its
 //! edge stays in the set once it is there. No node is in the set twice, so that a key costs at most its words times the nodes
@@ -25,13 +26,60 @@ struct Node<D> {
     /// The word on the edge that leads here.
     word: Word,
     /// Where words lead that are neither `*` nor `#`.
-    literals: HashTrie<Arc<Node<D>>>,
+    literals: HashTrie<Edge<D>>,
     /// Where `*` leads.
     one_word: Option<Arc<Node<D>>>,
     /// Where `#` leads.
     any_words: Option<Arc<Node<D>>>,
     /// The bindings whose key ends here.
     bindings: BindingSet<D>,
+}
+
+/// Where a literal word leads.
+enum Edge<D> {
+    /// To several bindings, or to what is left of them.
+    Node(Arc<Node<D>>),
+    /// To a single binding; `start` is where the word stands in its key.
+    Tail { binding: Arc<Binding<D>>, start: u8 },
+}
+
+/// What is left of a key: nothing, or a word and what is behind its dot.
+type Rest<'k> = Option<&'k [u8]>;
+
+/// All of a key. The empty one has no word.
+#[inline]
+fn all_of(key: &[u8]) -> Rest<'_> {
+    (!key.is_empty()).then_some(key)
+}
+
+/// The first word, and what is left.
+#[inline]
+fn split_word(rest: &[u8]) -> (&[u8], Rest<'_>) {
+    match rest.iter().position(|octet| *octet == b'.') {
+        Some(dot) => (&rest[..dot], Some(&rest[dot + 1..])),
+        None => (rest, None),
+    }
+}
+
+impl<D> Edge<D> {
+    fn is_for(&self, word: &[u8]) -> bool {
+        match self {
+            Self::Node(node) => node.word.octets() == word,
+            Self::Tail { binding, start } => {
+                let rest = &binding.routing_key[usize::from(*start)..];
+                rest.starts_with(word) && rest.get(word.len()).is_none_or(|octet| *octet == b'.')
+            }
+        }
+    }
+}
+
+impl<D> Clone for Edge<D> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Node(node) => Self::Node(Arc::clone(node)),
+            Self::Tail { binding, start } => Self::Tail { binding: Arc::clone(binding), start: *start },
+        }
+    }
 }
 
 impl<D> Node<D> {
@@ -53,12 +101,9 @@ impl<D> Node<D> {
         self.bindings.is_empty() && !self.has_edges()
     }
 
-    fn edge(&self, word: &[u8]) -> Option<&Arc<Node<D>>> {
-        match word {
-            b"*" => self.one_word.as_ref(),
-            b"#" => self.any_words.as_ref(),
-            _ => self.literals.get(hash_octets(word), |node| node.word.octets() == word),
-        }
+    #[inline]
+    fn literal(&self, word: &[u8], hash: u64) -> Option<&Edge<D>> {
+        self.literals.get(hash, |edge| edge.is_for(word))
     }
 }
 
@@ -92,10 +137,13 @@ impl<D> TopicMatcher<D> {
     pub fn for_each_match<'t>(&'t self, routing_key: &[u8], mut found: impl FnMut(&'t Arc<Binding<D>>)) {
         let mut walk = Walk::<D>::default();
         walk.reach(&self.root, &mut found);
-        for word in words(routing_key) {
-            if !walk.step(word, &mut found) {
+        let mut rest = all_of(routing_key);
+        while let Some(words) = rest {
+            let (word, further) = split_word(words);
+            if !walk.step(word, further, &mut found) {
                 return;
             }
+            rest = further;
         }
         for node in walk.reached {
             node.bindings.for_each(&mut found);
@@ -107,7 +155,13 @@ impl<D> TopicMatcher<D> {
         let mut nodes = vec![&*self.root];
         while let Some(node) = nodes.pop() {
             node.bindings.for_each(found);
-            nodes.extend(node.literals.iter().chain(&node.one_word).chain(&node.any_words).map(|node| &**node));
+            nodes.extend(node.one_word.iter().chain(&node.any_words).map(|node| &**node));
+            for edge in &node.literals {
+                match edge {
+                    Edge::Node(node) => nodes.push(node),
+                    Edge::Tail { binding, .. } => found(binding),
+                }
+            }
         }
     }
 
@@ -126,8 +180,18 @@ impl<D: Eq + Hash> TopicMatcher<D> {
     /// The binding that says the same as `binding`.
     pub fn get(&self, binding: &Binding<D>) -> Option<&Arc<Binding<D>>> {
         let mut node = &self.root;
-        for word in words(&binding.routing_key) {
-            node = node.edge(word)?;
+        let mut rest = all_of(&binding.routing_key);
+        while let Some(words) = rest {
+            let (word, further) = split_word(words);
+            node = match word {
+                b"*" => node.one_word.as_ref()?,
+                b"#" => node.any_words.as_ref()?,
+                _ => match node.literal(word, hash_octets(word))? {
+                    Edge::Node(below) => below,
+                    Edge::Tail { binding: tail, .. } => return tail.is_same(binding).then_some(tail),
+                },
+            };
+            rest = further;
         }
         node.bindings.get(binding)
     }
@@ -137,66 +201,119 @@ impl<D: Eq + Hash> TopicMatcher<D> {
         if self.get(&binding).is_some() {
             return false;
         }
-        let mut node = &mut self.root;
-        for word in words(&binding.routing_key) {
-            let Node { literals, one_word, any_words, .. } = Arc::make_mut(node);
-            node = match word {
-                b"*" => one_word.get_or_insert_with(|| Arc::new(Node::new(word))),
-                b"#" => any_words.get_or_insert_with(|| Arc::new(Node::new(word))),
-                _ => literals.get_mut_or_insert_with(
-                    hash_octets(word),
-                    |node| node.word.octets() == word,
-                    || Arc::new(Node::new(word)),
-                ),
-            };
-        }
         self.len += 1;
-        let key_end = Arc::make_mut(node);
-        key_end.bindings.insert(binding)
+        Arc::make_mut(&mut self.root).place(binding, 0);
+        true
     }
 
     /// Takes out the one that says the same as `binding`.
     pub fn remove(&mut self, binding: &Binding<D>) -> Option<Arc<Binding<D>>> {
         self.get(binding)?;
-        let words: SmallVec<[&[u8]; 16]> = words(&binding.routing_key).collect();
         self.len -= 1;
-        remove_below(&mut self.root, &words, binding)
+        Arc::make_mut(&mut self.root).remove(all_of(&binding.routing_key), binding)
     }
 }
 
-/// Takes a binding that is known to be there out of the node that `words` lead to, and the nodes that it leaves empty.
-fn remove_below<D: Eq + Hash>(
-    node: &mut Arc<Node<D>>,
-    words: &[&[u8]],
-    binding: &Binding<D>,
-) -> Option<Arc<Binding<D>>> {
-    let node = Arc::make_mut(node);
-    let Some((&word, rest)) = words.split_first() else { return node.bindings.remove(binding) };
-    let edge = match word {
-        b"*" => &mut node.one_word,
-        b"#" => &mut node.any_words,
-        _ => {
-            let hash = hash_octets(word);
-            let below = node.literals.get_mut(hash, |below| below.word.octets() == word)?;
-            let removed = remove_below(below, rest, binding);
-            if below.is_empty() {
-                node.literals.remove(hash, |below| below.word.octets() == word);
-            }
-            return removed;
+impl<D: Eq + Hash> Node<D> {
+    /// Adds a binding that is not there. `start` is where the words of its key begin that lead on from here.
+    fn place(&mut self, binding: Arc<Binding<D>>, start: usize) {
+        let mut node = self;
+        let mut start = start;
+        // One behind the last word's end there is no further one; the empty key has none to begin with.
+        while start <= binding.routing_key.len() && !binding.routing_key.is_empty() {
+            let (word, _) = split_word(&binding.routing_key[start..]);
+            let next = start + word.len() + 1;
+            node = match word {
+                b"*" => Arc::make_mut(node.one_word.get_or_insert_with(|| Arc::new(Self::new(word)))),
+                b"#" => Arc::make_mut(node.any_words.get_or_insert_with(|| Arc::new(Self::new(word)))),
+                _ => {
+                    let hash = hash_octets(word);
+                    if node.literal(word, hash).is_none() {
+                        let start = u8::try_from(start).expect("a routing key is at most 255 octets");
+                        node.literals.insert_new(hash, Edge::Tail { binding, start });
+                        return;
+                    }
+                    let edge = node.literals.get_mut(hash, |edge| edge.is_for(word));
+                    edge.expect("it has just been found").node_mut(word, next)
+                }
+            };
+            start = next;
         }
-    };
-    let below = edge.as_mut()?;
-    let removed = remove_below(below, rest, binding);
-    if below.is_empty() {
-        *edge = None;
+        node.bindings.insert(binding);
     }
-    removed
+
+    /// Takes a binding that is known to be there out from below, and the nodes that it leaves empty.
+    fn remove(&mut self, rest: Rest<'_>, binding: &Binding<D>) -> Option<Arc<Binding<D>>> {
+        let Some(words) = rest else { return self.bindings.remove(binding) };
+        let (word, further) = split_word(words);
+        let wildcard = match word {
+            b"*" => &mut self.one_word,
+            b"#" => &mut self.any_words,
+            _ => {
+                let hash = hash_octets(word);
+                if let Edge::Node(below) = self.literals.get_mut(hash, |edge| edge.is_for(word))? {
+                    let below = Arc::make_mut(below);
+                    let removed = below.remove(further, binding);
+                    if !below.is_empty() {
+                        return removed;
+                    }
+                    self.literals.remove(hash, |edge| edge.is_for(word));
+                    return removed;
+                }
+                return match self.literals.remove(hash, |edge| edge.is_for(word))? {
+                    Edge::Tail { binding, .. } => Some(binding),
+                    Edge::Node(_) => None,
+                };
+            }
+        };
+        let below = Arc::make_mut(wildcard.as_mut()?);
+        let removed = below.remove(further, binding);
+        if below.is_empty() {
+            *wildcard = None;
+        }
+        removed
+    }
 }
 
-/// The words of a key: none in the empty one, else one more than it has dots.
-#[inline]
-fn words(key: &[u8]) -> impl Iterator<Item = &[u8]> {
-    key.split(|octet| *octet == b'.').take(if key.is_empty() { 0 } else { usize::MAX })
+impl<D: Eq + Hash> Edge<D> {
+    /// The node behind this edge, to be changed. A binding that stood alone gets one; its next word stands at `next`.
+    fn node_mut(&mut self, word: &[u8], next: usize) -> &mut Node<D> {
+        if let Self::Tail { binding, start } = self {
+            let its_next = usize::from(*start) + word.len() + 1;
+            debug_assert_eq!(its_next, next, "the same words lead to both");
+            let mut node = Node::new(word);
+            node.place(Arc::clone(binding), its_next);
+            *self = Self::Node(Arc::new(node));
+        }
+        match self {
+            Self::Node(node) => Arc::make_mut(node),
+            Self::Tail { .. } => unreachable!("it has just become a node"),
+        }
+    }
+}
+
+/// Whether a pattern's words match a key's. The last `#` that was passed takes one word more wherever the rest does not fit; that
+/// earlier ones need not is what makes this quick.
+fn is_match(pattern: Rest<'_>, key: Rest<'_>) -> bool {
+    let (mut pattern, mut key) = (pattern, key);
+    let mut last_any_words: Option<(Rest<'_>, Rest<'_>)> = None;
+    loop {
+        match (pattern.map(split_word), key.map(split_word)) {
+            (None, None) | (Some((b"#", None)), _) => return true,
+            (Some((b"#", behind)), _) => {
+                last_any_words = Some((behind, key));
+                pattern = behind;
+            }
+            (Some((wanted, behind)), Some((word, further))) if wanted == b"*" || wanted == word => {
+                (pattern, key) = (behind, further);
+            }
+            _ => {
+                let Some((behind, Some(words))) = last_any_words else { return false };
+                (pattern, key) = (behind, split_word(words).1);
+                last_any_words = Some((pattern, key));
+            }
+        }
+    }
 }
 
 /// Where the words that were looked at so far lead to.
@@ -216,17 +333,17 @@ impl<D> Default for Walk<'_, D> {
 }
 
 impl<'t, D> Walk<'t, D> {
-    /// Takes one word. Returns whether it can lead anywhere still.
+    /// Takes one word, behind which there are `further` ones. Returns whether these can lead anywhere still.
     #[inline]
-    fn step(&mut self, word: &[u8], found: &mut impl FnMut(&'t Arc<Binding<D>>)) -> bool {
+    fn step(&mut self, word: &[u8], further: Rest<'_>, found: &mut impl FnMut(&'t Arc<Binding<D>>)) -> bool {
         let reached = std::mem::take(&mut self.reached);
         let hash = hash_octets(word);
         let lasting_count = self.lasting.len();
         for &node in &reached {
-            self.follow(node, word, hash, found);
+            self.follow(node, (word, hash), further, found);
         }
         for index in 0..lasting_count {
-            self.follow(self.lasting[index], word, hash, found);
+            self.follow(self.lasting[index], (word, hash), further, found);
         }
         self.reached = std::mem::replace(&mut self.next, reached);
         self.next.clear();
@@ -234,10 +351,24 @@ impl<'t, D> Walk<'t, D> {
     }
 
     #[inline]
-    fn follow(&mut self, node: &'t Node<D>, word: &[u8], hash: u64, found: &mut impl FnMut(&'t Arc<Binding<D>>)) {
-        if let Some(below) = node.literals.get(hash, |below| below.word.octets() == word) {
-            self.next.push(below);
-            self.reach_any_words(below, found);
+    fn follow(
+        &mut self,
+        node: &'t Node<D>,
+        (word, hash): (&[u8], u64),
+        further: Rest<'_>,
+        found: &mut impl FnMut(&'t Arc<Binding<D>>),
+    ) {
+        match node.literal(word, hash) {
+            Some(Edge::Node(below)) => {
+                self.next.push(below);
+                self.reach_any_words(below, found);
+            }
+            Some(Edge::Tail { binding, start }) => {
+                if is_match(split_word(&binding.routing_key[usize::from(*start)..]).1, further) {
+                    found(binding);
+                }
+            }
+            None => {}
         }
         if let Some(below) = &node.one_word {
             self.next.push(below);
@@ -321,20 +452,20 @@ mod tests {
     }
 
     /// What a pattern means, as plainly as it can be said.
-    fn is_match(pattern: &[&[u8]], key: &[&[u8]]) -> bool {
+    fn is_naive_match(pattern: &[&[u8]], key: &[&[u8]]) -> bool {
         match (pattern.split_first(), key.split_first()) {
             (None, None) => true,
             (Some((&b"#", rest)), _) => {
-                is_match(rest, key) || key.split_first().is_some_and(|(_, key)| is_match(pattern, key))
+                is_naive_match(rest, key) || key.split_first().is_some_and(|(_, key)| is_naive_match(pattern, key))
             }
-            (Some((&b"*", rest)), Some((_, key))) => is_match(rest, key),
-            (Some((literal, rest)), Some((word, key))) => literal == word && is_match(rest, key),
+            (Some((&b"*", rest)), Some((_, key))) => is_naive_match(rest, key),
+            (Some((literal, rest)), Some((word, key))) => literal == word && is_naive_match(rest, key),
             _ => false,
         }
     }
 
     fn all_words(key: &str) -> Vec<&[u8]> {
-        words(key.as_bytes()).collect()
+        key.split('.').map(str::as_bytes).take(if key.is_empty() { 0 } else { 255 }).collect()
     }
 
     /// Goal: the cases that implementations get wrong.
@@ -360,7 +491,11 @@ mod tests {
             for (keys, expected) in [(matching, true), (others, false)] {
                 for key in keys {
                     assert_eq!(!matches(&matcher, key).is_empty(), expected, "{pattern} and {key}");
-                    assert_eq!(is_match(&all_words(pattern), &all_words(key)), expected, "naive: {pattern} and {key}");
+                    assert_eq!(
+                        is_naive_match(&all_words(pattern), &all_words(key)),
+                        expected,
+                        "naive: {pattern} and {key}"
+                    );
                 }
             }
         }
@@ -423,7 +558,7 @@ mod tests {
             for key in &keys {
                 let expected = |with_gone: bool| -> BTreeSet<usize> {
                     let is_expected = |(pattern, goes): &(String, bool)| {
-                        (with_gone || !goes) && is_match(&all_words(pattern), &all_words(key))
+                        (with_gone || !goes) && is_naive_match(&all_words(pattern), &all_words(key))
                     };
                     (0..patterns.len()).filter(|&index| is_expected(&patterns[index])).collect()
                 };

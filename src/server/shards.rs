@@ -1,12 +1,9 @@
 //! Starts the shards' threads and the control plane, hands connections to them, ends them. A driver.
 
 use crate::{
-    control::{
-        plane::ControlPlane,
-        thread,
-    },
+    control::{plane::ControlPlane, thread},
     definitions::{Registry, ShardIndex, import::Import},
-    server::{ring_memory::RingPlan, start_error::StartError},
+    server::{allocator, ring_memory::RingPlan, start_error::StartError},
     shard::{
         Shard,
         event_loop::{self, Gauges, Published, ShardStart},
@@ -75,7 +72,8 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
     let clock = Instant::now();
     let unix_millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let unix_offset_millis = u64::try_from(unix_millis).unwrap_or(0);
-    let reply_secret = getrandom::u64().map_err(|error| setup("random numbers", io::Error::other(error.to_string())))?;
+    let reply_secret =
+        getrandom::u64().map_err(|error| setup("random numbers", io::Error::other(error.to_string())))?;
     for (index, (links, core)) in links.into_iter().zip(&plan.cores).enumerate() {
         let number = ShardIndex(u16::try_from(index).expect("shards are bounded"));
         let shard = Shard::new(number, count, published.load(), unix_offset_millis, reply_secret);
@@ -90,6 +88,7 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
             control: control.clone(),
             gauges: Arc::clone(&gauges),
             memory_limit_octets: plan.memory_limit_octets,
+            collect_memory: allocator::collect,
             clock,
         };
         spawn_shard(index, start, failed.clone())?;

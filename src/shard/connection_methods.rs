@@ -6,7 +6,7 @@ use super::{
     shard_message::Asker,
 };
 use crate::{
-    connection::{Awaiting, Capabilities, Channel, ChannelSlot, Connection, Pause, Phase, Then, handshake},
+    connection::{Awaiting, Capabilities, ChannelSlot, Connection, Pause, Phase, Then, handshake},
     definitions::{Name, User},
     limits::{CHANNELS_MAX, CLOSE_MILLIS_MAX, FRAME_OCTETS_MAX, FRAME_OCTETS_MIN, HEARTBEAT_SECONDS_DEFAULT},
     protocol::{
@@ -171,11 +171,14 @@ impl Shard {
     pub(super) fn open_channel(&mut self, slot: u32, number: u16) {
         let connection = self.connections.get_mut(slot).expect("the connection that a method came on is there");
         if number > connection.channel_max {
-            let text = format!("number of channels opened ({number}) has reached the negotiated channel_max ({})", connection.channel_max);
+            let text = format!(
+                "number of channels opened ({number}) has reached the negotiated channel_max ({})",
+                connection.channel_max
+            );
             self.fail_connection(slot, &ConnectionException::new(ReplyCode::NotAllowed, text), channel::Open::IDS);
             return;
         }
-        *connection.channel_slot(number) = ChannelSlot::Open(Box::new(Channel::default()));
+        *connection.channel_slot(number) = ChannelSlot::Open(Box::default());
         self.send(slot, number, &Method::ChannelOpenOk(channel::OpenOk {}));
     }
 

@@ -112,8 +112,7 @@ impl Shard {
             }
             Behind::Soon => Progress::NeedsMore,
             Behind::Gather => {
-                channel.incoming =
-                    Some(Incoming { publish: frame.payload.into(), header: None, body: Vec::new() });
+                channel.incoming = Some(Incoming { publish: frame.payload.into(), header: None, body: Vec::new() });
                 Progress::Used(size)
             }
         }

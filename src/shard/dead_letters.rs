@@ -7,7 +7,10 @@ use crate::{
     limits::MESSAGE_OVERHEAD_OCTETS,
     message::{Message, MessageView},
     protocol::properties::{delivery_mode, priority},
-    queue::{Attributes, DeathReason, dead_letter::{Death, dead_lettered}},
+    queue::{
+        Attributes, DeathReason,
+        dead_letter::{Death, dead_lettered},
+    },
 };
 use std::sync::Arc;
 

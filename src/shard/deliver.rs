@@ -11,7 +11,7 @@ use super::{
     state::{Connections, QueueCell},
 };
 use crate::{
-    connection::{Connection, Outstanding, OutputBuffer, QueueHandle},
+    connection::{Connection, Hold, OutputBuffer, Outstanding, QueueHandle},
     definitions::ShardIndex,
     limits::{EXPIRE_MESSAGES_MAX, OUTPUT_OCTETS_MAX},
     message::{BodyView, MessageView},
@@ -36,7 +36,12 @@ impl Shard {
     /// Gives a message to a queue that has its home here. Whether the queue took it.
     ///
     /// A queue that is gone meanwhile takes everything.
-    pub(super) fn enqueue(&mut self, queue: QueueHandle, message: &MessageView<'_>, mut attributes: Attributes) -> bool {
+    pub(super) fn enqueue(
+        &mut self,
+        queue: QueueHandle,
+        message: &MessageView<'_>,
+        mut attributes: Attributes,
+    ) -> bool {
         let Some(slot) = self.queues.find(queue) else { return true };
         let cell = self.queues.get_mut(slot).expect("the queue was just found");
         let options = &cell.definition.options;
@@ -165,12 +170,31 @@ impl Shard {
             }
             return;
         }
+        match consumer.hold {
+            Hold::None => {}
+            // What is under way has to come back first.
+            Hold::Asked => {
+                let number = consumer.channel;
+                connection.channel(number).expect("a consumer's channel is open").held_back.push(index);
+                return;
+            }
+            Hold::Stopped => {
+                let number = consumer.channel;
+                if !connection.channel(number).is_some_and(|channel| channel.has_room()) {
+                    return;
+                }
+                let consumer = connection.consumers[index as usize].as_mut().expect("it was just found");
+                consumer.hold = Hold::None;
+                let batch = self.outboxes[usize::from(queue.home.0)].batch();
+                batch.messages.push(ShardMessage::Hold { queue, key, held: false });
+            }
+        }
+        let consumer = connection.consumers[index as usize].as_mut().expect("it was just found");
         let octets = std::mem::take(&mut consumer.owed_octets);
-        let batch = self.outboxes[usize::from(queue.home.0)].batch();
         if octets > 0 {
+            let batch = self.outboxes[usize::from(queue.home.0)].batch();
             batch.messages.push(ShardMessage::Window { queue, key, octets });
         }
-        batch.messages.push(ShardMessage::Hold { queue, key, held: false });
     }
 }
 
@@ -286,7 +310,9 @@ fn put_delivery(
     let start = out.len();
     let method_octets = prefix.len() + 8 + 1 + 1 + message.exchange.len() + 1 + message.routing_key.len();
     let small_body = if message.body.is_large() { 0 } else { message.body.len() };
-    out.reserve(method_octets + message.properties.len() + small_body + 3 * FRAME_OVERHEAD_OCTETS + CONTENT_HEADER_OCTETS);
+    out.reserve(
+        method_octets + message.properties.len() + small_body + 3 * FRAME_OVERHEAD_OCTETS + CONTENT_HEADER_OCTETS,
+    );
     out.extend_from_slice(prefix);
     out[start + 3..start + FRAME_HEADER_OCTETS].copy_from_slice(&size_octets(method_octets - FRAME_HEADER_OCTETS));
     out.extend_from_slice(&tag.to_be_bytes());

@@ -3,7 +3,7 @@
 //! It waits for sockets, rings and mail, gives the shard what has arrived, and writes what the shard has left: each turn
 //! ends with one write to each connection that has output, and one batch to each shard that there is something to tell.
 //!
-//! No task is woken for a message. No task ever yields while it has work: see [`READS_MAX`].
+//! No task is woken for a message. No task ever yields while it has work: see `READS_MAX` in `socket.rs`.
 
 use super::{
     Shard,
@@ -36,6 +36,11 @@ use std::{
 const TICK: Duration = Duration::from_millis(100);
 /// Rounds of delivering and writing in one turn; what is left then waits for the next turn.
 const ROUNDS_MAX: usize = 8;
+/// Memory is given back to the system once in so many ticks, where at least so many octets were freed.
+const TICKS_PER_COLLECTION: u64 = 10;
+const COLLECTED_OCTETS_MIN: u64 = 1 << 20;
+/// Several times, since the allocator keeps for a while what was freed right before.
+const COLLECTIONS: u32 = 3;
 /// glommio 0.9 can park with runnable tasks when its preempt timer fires: it never does.
 const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
 /// How long a shard that has its core to itself looks for work before it sleeps.
@@ -102,6 +107,8 @@ pub struct ShardStart {
     pub gauges: Arc<Vec<Gauges>>,
     /// Above how much memory publishers are paused, in octets.
     pub memory_limit_octets: u64,
+    /// Gives memory back to the system that this thread has freed.
+    pub collect_memory: fn(),
     /// Zero on the broker's clock.
     pub clock: Instant,
 }
@@ -118,6 +125,10 @@ pub(super) struct EventLoop {
     gauges: Arc<Vec<Gauges>>,
     memory_limit_octets: u64,
     memory_is_short: bool,
+    collect_memory: fn(),
+    /// The most memory that was held since it was last given back.
+    octets_held_most: u64,
+    collections_left: u32,
     clock: Instant,
     accepted: Vec<(std::net::TcpStream, SocketAddr)>,
     /// Batches that are being handled, and those that wait for the next look: kept for their memory.
@@ -197,7 +208,8 @@ fn take_in(event_loop: &Rc<RefCell<EventLoop>>, stream: std::net::TcpStream, pee
 
 impl EventLoop {
     fn new(start: ShardStart) -> Self {
-        let ShardStart { shard, links, published, control, gauges, memory_limit_octets, clock, .. } = start;
+        let ShardStart { shard, links, published, control, gauges, memory_limit_octets, collect_memory, clock, .. } =
+            start;
         Self {
             published_version: shard.definitions_version(),
             shard,
@@ -209,6 +221,9 @@ impl EventLoop {
             gauges,
             memory_limit_octets,
             memory_is_short: false,
+            collect_memory,
+            octets_held_most: 0,
+            collections_left: 0,
             clock,
             accepted: Vec::new(),
             taken: Vec::new(),
@@ -268,6 +283,12 @@ impl EventLoop {
                 && let Some(batch) = self.shard.poll_batch(peer)
             {
                 self.links.send(peer, batch);
+                if let Some(empty) = self.links.take_back(peer) {
+                    self.shard.add_spare(peer, empty);
+                }
+            }
+            while let Some(empty) = self.shard.poll_emptied(peer) {
+                self.links.give_back(peer, empty);
             }
         }
     }
@@ -342,7 +363,9 @@ impl EventLoop {
 
     fn watch_memory(&mut self) {
         let index = usize::from(self.shard.index().0);
-        self.gauges[index].octets_held.store(self.shard.octets_held(), Ordering::Relaxed);
+        let octets_held = self.shard.octets_held();
+        self.octets_held_most = self.octets_held_most.max(octets_held);
+        self.gauges[index].octets_held.store(octets_held, Ordering::Relaxed);
         let held: u64 = self.gauges.iter().map(|gauges| gauges.octets_held.load(Ordering::Relaxed)).sum();
         let relief = self.memory_limit_octets / 100 * MEMORY_RELIEF_PERCENT;
         let is_short = if self.memory_is_short { held > relief } else { held > self.memory_limit_octets };
@@ -362,8 +385,24 @@ impl EventLoop {
         self.ticks += 1;
         self.shard.handle_tick(self.ticks);
         self.end_turn();
+        if self.ticks.is_multiple_of(TICKS_PER_COLLECTION) {
+            self.give_memory_back();
+        }
         if self.is_closing {
             self.links.doorbell.poke();
+        }
+    }
+
+    /// Lets the allocator give memory back, if much was freed.
+    fn give_memory_back(&mut self) {
+        let held = self.shard.octets_held();
+        if held + COLLECTED_OCTETS_MIN < self.octets_held_most {
+            self.octets_held_most = held;
+            self.collections_left = COLLECTIONS;
+        }
+        if self.collections_left > 0 {
+            self.collections_left -= 1;
+            (self.collect_memory)();
         }
     }
 

@@ -76,12 +76,7 @@ impl Shard {
         }
     }
 
-    fn declare_exchange(
-        &mut self,
-        slot: u32,
-        number: u16,
-        declare: &exchange::Declare<'_>,
-    ) -> Result<(), Exception> {
+    fn declare_exchange(&mut self, slot: u32, number: u16, declare: &exchange::Declare<'_>) -> Result<(), Exception> {
         let name = name_of(declare.exchange)?;
         let vhost = self.connections.get(slot).expect("a method has a connection").vhost.clone();
         if declare.passive {

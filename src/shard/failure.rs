@@ -119,7 +119,7 @@ impl Shard {
             settlements = std::mem::take(&mut pending.settlements);
         }
         let mut indexes: Vec<u32> = channel.consumers.values().copied().chain(channel.reply_consumer).collect();
-        // Not in the order of a hash map, so that a run can be repeated.
+        // In an order that does not hang on the map's, so that a run of the simulator can be repeated.
         indexes.sort_unstable();
         let gone: Vec<Consumer> = indexes.into_iter().filter_map(|index| connection.remove_consumer(index)).collect();
         for consumer in gone {

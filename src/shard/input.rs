@@ -68,10 +68,11 @@ impl Shard {
                 return Progress::Used(input.len());
             }
         };
-        if connection.phase == Phase::Running && frame.kind == FrameKind::Method {
-            if let Some(publish) = peek_publish(frame.payload) {
-                return self.handle_publish(slot, &frame, &publish, size, input);
-            }
+        if connection.phase == Phase::Running
+            && frame.kind == FrameKind::Method
+            && let Some(publish) = peek_publish(frame.payload)
+        {
+            return self.handle_publish(slot, &frame, &publish, size, input);
         }
         self.handle_frame(slot, &frame, size)
     }
@@ -116,16 +117,16 @@ impl Shard {
             }
         }
         match connection.channels.get(usize::from(frame.channel)) {
-            Some(ChannelSlot::Open(channel)) => {
-                match (frame.kind, &channel.incoming) {
-                    (FrameKind::Method, Some(incoming)) => {
-                        let text = method_instead(incoming);
-                        self.unexpected_frame(slot, text);
-                    }
-                    (FrameKind::Method, None) => return self.handle_channel_frame(slot, frame.channel, frame.payload, size),
-                    _ => return self.handle_content(slot, frame, size),
+            Some(ChannelSlot::Open(channel)) => match (frame.kind, &channel.incoming) {
+                (FrameKind::Method, Some(incoming)) => {
+                    let text = method_instead(incoming);
+                    self.unexpected_frame(slot, text);
                 }
-            }
+                (FrameKind::Method, None) => {
+                    return self.handle_channel_frame(slot, frame.channel, frame.payload, size);
+                }
+                _ => return self.handle_content(slot, frame, size),
+            },
             Some(ChannelSlot::Closing) => self.handle_closing_channel(slot, frame),
             _ => return self.handle_unopened_channel(slot, frame, size),
         }

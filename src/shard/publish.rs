@@ -77,7 +77,8 @@ impl Shard {
         {
             let is_persistent = delivery_mode(properties) == Some(PERSISTENT);
             let attributes = Attributes { persistent: is_persistent, ..Attributes::default() };
-            let message = MessageView { exchange: publish.exchange, routing_key: publish.routing_key, properties, body };
+            let message =
+                MessageView { exchange: publish.exchange, routing_key: publish.routing_key, properties, body };
             return Ok(self.publish_to(origin, &Whither::Remembered(route), publish.mandatory, &message, attributes));
         }
         self.publish_anew(origin, publish, properties, body)
@@ -173,12 +174,7 @@ impl Shard {
     }
 
     /// Where a message goes: remembered, or asked of the definitions. `None` if the virtual host is gone.
-    fn find_route(
-        &mut self,
-        origin: &Origin<'_>,
-        message: &MessageView<'_>,
-        more_keys: &[&[u8]],
-    ) -> Option<Whither> {
+    fn find_route(&mut self, origin: &Origin<'_>, message: &MessageView<'_>, more_keys: &[&[u8]]) -> Option<Whither> {
         let Self { connections, routes, definitions, queues, .. } = self;
         let connection = connections.get_mut(origin.slot).expect("a publish has a connection");
         let vhost = definitions.vhost(connection.vhost.as_bytes())?;
@@ -216,9 +212,11 @@ impl Shard {
         let count = self.queues_of(whither).len();
         let mut full_peer = None;
         if self.outboxes.len() > 1 {
-            full_peer = self.queues_of(whither).iter().map(|queue| queue.home).find(|home| {
-                *home != self.index && self.outboxes[usize::from(home.0)].is_full()
-            });
+            full_peer = self
+                .queues_of(whither)
+                .iter()
+                .map(|queue| queue.home)
+                .find(|home| *home != self.index && self.outboxes[usize::from(home.0)].is_full());
             if let Some(peer) = full_peer
                 && origin.may_wait
             {
@@ -270,9 +268,9 @@ impl Shard {
         let connection = self.connections.get_mut(origin.slot).expect("a publish has a connection");
         let connection_id = connection.id;
         let channel = connection.channel(origin.number).expect("a publish has a channel");
-        let confirm = channel.confirms_mut().map(|confirms| {
-            (Asker { connection: connection_id, channel: origin.number }, confirms.next_number())
-        });
+        let confirm = channel
+            .confirms_mut()
+            .map(|confirms| (Asker { connection: connection_id, channel: origin.number }, confirms.next_number()));
         let outbox = &mut self.outboxes[usize::from(queue.home.0)];
         let content = outbox.batch().put_content(message);
         outbox.batch().messages.push(ShardMessage::Publish { queue, confirm, attributes, content });

@@ -29,12 +29,7 @@ struct QueueBinding<'a> {
 }
 
 impl Shard {
-    pub(super) fn handle_queue_method(
-        &mut self,
-        slot: u32,
-        number: u16,
-        method: &Method<'_>,
-    ) -> Result<(), Exception> {
+    pub(super) fn handle_queue_method(&mut self, slot: u32, number: u16, method: &Method<'_>) -> Result<(), Exception> {
         match method {
             Method::QueueDeclare(declare) => self.declare_queue(slot, number, declare),
             Method::QueueBind(bind) => self.bind_queue(
@@ -162,12 +157,7 @@ impl Shard {
         Ok(())
     }
 
-    fn delete_queue_by_name(
-        &mut self,
-        slot: u32,
-        number: u16,
-        delete: &queue::Delete<'_>,
-    ) -> Result<(), Exception> {
+    fn delete_queue_by_name(&mut self, slot: u32, number: u16, delete: &queue::Delete<'_>) -> Result<(), Exception> {
         let name = self.queue_name(slot, number, delete.queue)?;
         self.require_named(slot, Action::Configure, "queue", name.as_bytes())?;
         let vhost = self.connections.get(slot).expect("a method has a connection").vhost.clone();

@@ -208,12 +208,7 @@ impl EventLoop {
     }
 
     /// Reads behind what is left of the input.
-    fn read(
-        &mut self,
-        stream: &mut TcpStream,
-        slot: u32,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<usize>> {
+    fn read(&mut self, stream: &mut TcpStream, slot: u32, context: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
         let left = self.socket(slot).input.len();
         let room = &mut self.read_buffer[left..left + READ_OCTETS];
         Pin::new(stream).poll_read(context, room)

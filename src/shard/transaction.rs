@@ -2,11 +2,7 @@
 //!
 //! As in RabbitMQ, a transaction covers publishes and acknowledgements of one channel; it is atomic only towards one queue.
 
-use super::{
-    Shard,
-    basic_methods::precondition,
-    publish::Origin,
-};
+use super::{Shard, basic_methods::precondition, publish::Origin};
 use crate::{
     connection::{Awaiting, Mode, Then, Transaction},
     protocol::{

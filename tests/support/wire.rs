@@ -313,7 +313,10 @@ impl Wire {
         let mut reading = Reading::new(&input[..7]);
         let (kind, channel, size) = (reading.u8(), reading.u16(), reading.u32() as usize);
         assert!(matches!(kind, METHOD | HEADER | BODY | HEARTBEAT), "the broker sent a frame of type {kind}");
-        assert!(self.frame_max < 4096 || size + 8 <= self.frame_max, "the broker sent a frame of {size} + 8 octets, above frame-max");
+        assert!(
+            self.frame_max < 4096 || size + 8 <= self.frame_max,
+            "the broker sent a frame of {size} + 8 octets, above frame-max"
+        );
         if input.len() < size + 8 {
             return None;
         }
