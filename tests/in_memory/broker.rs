@@ -71,9 +71,8 @@ impl Broker {
         input.extend_from_slice(octets);
         let (shard, slot) = (*shard, *slot);
         self.give(client);
-        if !self.shards[shard].takes_input(slot) {
-            self.settle();
-        }
+        // Only where it has to, so that the pieces make no turns of their own.
+        while !self.shards[shard].takes_input(slot) && self.round() {}
     }
 
     /// Gives a shard what a client has sent, if it takes it.
@@ -94,22 +93,26 @@ impl Broker {
     /// Runs everything until nothing is left to do.
     pub fn settle(&mut self) {
         for _ in 0..ROUNDS_MAX {
-            self.exchange();
-            // Only now: whoever goes on finds the same, however its octets arrive.
-            let mut resumed = Vec::new();
-            for (index, shard) in self.shards.iter_mut().enumerate() {
-                while let Some(slot) = shard.poll_resumed() {
-                    resumed.extend(self.client_at.get(&(index, slot)));
-                }
-            }
-            if resumed.is_empty() {
+            if !self.round() {
                 return;
-            }
-            for client in resumed {
-                self.give(client);
             }
         }
         panic!("the broker does not come to rest");
+    }
+
+    /// Carries everything, then gives the shards what had to wait. Whether there was such.
+    fn round(&mut self) -> bool {
+        self.exchange();
+        let mut resumed = Vec::new();
+        for (index, shard) in self.shards.iter_mut().enumerate() {
+            while let Some(slot) = shard.poll_resumed() {
+                resumed.extend(self.client_at.get(&(index, slot)));
+            }
+        }
+        for client in &resumed {
+            self.give(*client);
+        }
+        !resumed.is_empty()
     }
 
     /// Carries everything between shards, control plane and clients, until nothing is under way.

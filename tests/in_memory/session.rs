@@ -209,6 +209,9 @@ fn play_connection(
     let client = broker.connect(0);
     let mut peer = Peer::new(frame_max as usize);
     let mut view = View { frame_octets_max: frame_max as usize, ..View::default() };
+    if !tape.once_in(8) {
+        octets.extend(tape.beginning());
+    }
     let mut next = octets.clone();
     let mut reads = true;
     loop {
@@ -232,8 +235,13 @@ fn play_connection(
             0 => healthy.check(broker),
             1 => broker.pass(u64::from(tape.octet())),
             2 => {
-                reads = !reads;
+                reads = false;
                 broker.set_reads(client, reads);
+            }
+            4..20 if !reads => {
+                reads = true;
+                broker.set_reads(client, reads);
+                continue;
             }
             3 => {
                 broker.set_memory_is_short(true);
@@ -242,6 +250,7 @@ fn play_connection(
                 broker.send(client, &frames);
                 *sent += frames.len() as u64;
                 broker.set_memory_is_short(false);
+                continue;
             }
             _ => {}
         }

@@ -127,8 +127,8 @@ impl<'a> Tape<'a> {
 
     /// The first few are likelier than the rest.
     fn name(&mut self, all: &'static [&'static [u8]]) -> &'static [u8] {
-        let most = if self.once_in(6) { all.len() } else { 4 };
-        self.pick(&all[..most])
+        let (least, most) = if self.once_in(16) { (0, all.len()) } else { (1, 4) };
+        all[least + self.below(most - least)]
     }
 
     fn value(&mut self) -> FieldValue {
@@ -153,12 +153,33 @@ impl<'a> Tape<'a> {
         }
     }
 
+    /// A value that mostly suits the argument.
+    fn value_of(&mut self, name: &str) -> FieldValue {
+        if self.once_in(12) {
+            return self.value();
+        }
+        match name {
+            "x-overflow" => FieldValue::LongString(self.pick(&TEXTS[5..8]).into()),
+            "x-match" => FieldValue::LongString(self.pick(&TEXTS[8..10]).into()),
+            "x-queue-type" => FieldValue::LongString(b"classic".to_vec()),
+            "x-dead-letter-exchange" | "alternate-exchange" => FieldValue::LongString(self.pick(&TEXTS[..4]).into()),
+            "x-dead-letter-routing-key" => FieldValue::LongString(self.pick(&KEYS).to_vec()),
+            "x-single-active-consumer" => FieldValue::Bool(self.flag()),
+            "x-max-priority" => FieldValue::U8(self.pick(&[1, 2, 10, 255])),
+            "x-expires" => FieldValue::I32(self.pick(&[1, 100, 100_000])),
+            name if name.starts_with("x-m") || name == "x-priority" => {
+                FieldValue::I32(self.pick(&[0, 0, 1, 2, 5, 10, 100, 1000, 100_000]))
+            }
+            _ => self.value(),
+        }
+    }
+
     fn fields(&mut self, names: &[&str]) -> Vec<u8> {
         let mut table = FieldTable::new();
-        if self.flag() {
+        if self.once_in(4) {
             for _ in 0..=self.below(3) {
                 let name = self.pick(names);
-                let value = self.value();
+                let value = self.value_of(name);
                 table.insert(name, value);
             }
         }
@@ -185,21 +206,42 @@ impl<'a> Tape<'a> {
         raw
     }
 
+    /// What a session may start with: queues and exchanges under the names that are used most, bound, one consumed from.
+    pub fn beginning(&mut self) -> Vec<u8> {
+        let mut octets = framed(1, &channel::Open {}.into());
+        for at in 1..4 {
+            let arguments = self.fields(&ARGUMENTS[..9]);
+            let arguments = TableRef::new(&arguments).unwrap_or_default();
+            let (queue, durable) = (QUEUES[at], self.flag());
+            octets.extend(framed(1, &queue::Declare { queue, durable, arguments, ..Default::default() }.into()));
+            let (exchange, kind) = (EXCHANGES[at], self.pick(&KINDS[..4]));
+            octets.extend(framed(1, &exchange::Declare { exchange, kind, ..Default::default() }.into()));
+            let routing_key = self.pick(&KEYS[..7]);
+            let arguments = TableRef::EMPTY;
+            octets.extend(framed(1, &queue::Bind { queue, exchange, routing_key, no_wait: true, arguments }.into()));
+        }
+        let (queue, no_ack) = (QUEUES[1 + self.below(3)], self.flag());
+        octets.extend(framed(1, &basic::Consume { queue, no_ack, ..Default::default() }.into()));
+        octets
+    }
+
     /// The next frames of a session.
     pub fn frames(&mut self, view: &View) -> Vec<Vec<u8>> {
         let number = [1, 1, 1, 2, 2, 3][self.below(6)];
         let mut frames = Vec::new();
-        if !view.open[usize::from(number)] && !self.once_in(24) {
+        if !view.open[usize::from(number)] && !self.once_in(100) {
             frames.push(framed(number, &channel::Open {}.into()));
         }
         match self.octet() % 64 {
-            0..=15 => self.publish(number, view, &mut frames),
-            16..=55 => {
+            60..=63 if !self.once_in(4) => self.publish(number, view, &mut frames),
+            0..=23 => self.publish(number, view, &mut frames),
+            24..=55 => {
                 let arguments = self.fields(&ARGUMENTS);
                 let method = self.usual(view, number, TableRef::new(&arguments).unwrap_or_default());
                 frames.push(framed(number, &method));
             }
-            56..=58 => frames.push(framed(number, &channel::Close::default().into())),
+            56 => frames.push(framed(number, &channel::Close::default().into())),
+            57..=58 => self.publish(number, view, &mut frames),
             59 => frames.push(vec![8, 0, 0, 0, 0, 0, 0, 0xCE]),
             60 => {
                 let number = if self.flag() { 0 } else { number };
@@ -225,8 +267,8 @@ impl<'a> Tape<'a> {
 
     fn publish(&mut self, number: u16, view: &View, frames: &mut Vec<Vec<u8>>) {
         let publish = basic::Publish {
-            exchange: self.name(&EXCHANGES),
-            routing_key: self.name(&KEYS),
+            exchange: if self.flag() { self.name(&EXCHANGES) } else { b"" },
+            routing_key: if self.flag() { self.name(&KEYS) } else { KEYS[0] },
             mandatory: self.once_in(4),
             immediate: self.once_in(100),
         };
@@ -292,6 +334,7 @@ impl<'a> Tape<'a> {
             .into(),
             26 => basic::Cancel { consumer_tag: self.name(&TAGS), no_wait }.into(),
             27..=28 => basic::Get { queue, no_ack: self.flag() }.into(),
+            29..=33 if last == 0 && !self.once_in(16) => basic::Get { queue, no_ack: false }.into(),
             29..=30 => basic::Ack { delivery_tag, multiple: self.flag() }.into(),
             31..=32 => basic::Nack { delivery_tag, multiple: self.flag(), requeue: self.flag() }.into(),
             33 => basic::Reject { delivery_tag, requeue: self.flag() }.into(),
@@ -301,7 +344,11 @@ impl<'a> Tape<'a> {
                 let prefetch_size = u32::from(self.once_in(32));
                 basic::Qos { prefetch_size, prefetch_count: self.pick(&[0, 1, 2, 10]), global: self.flag() }.into()
             }
-            36 => confirm::Select { no_wait }.into(),
+            36 if number == 2 || self.once_in(8) => confirm::Select { no_wait }.into(),
+            36 => basic::Get { queue, no_ack: true }.into(),
+            37..=39 if number != 3 && !self.once_in(32) => {
+                basic::Consume { queue, no_ack: self.flag(), ..Default::default() }.into()
+            }
             37 => tx::Select {}.into(),
             38 => tx::Commit {}.into(),
             _ => tx::Rollback {}.into(),
@@ -346,7 +393,7 @@ impl<'a> Tape<'a> {
 
     /// Now and then, something happens on the way.
     fn damage(&mut self, frames: &mut Vec<Vec<u8>>) {
-        if !self.once_in(40) {
+        if !self.once_in(80) {
             return;
         }
         let at = self.below(frames.len());
