@@ -63,7 +63,7 @@ const TEXTS: [&str; 14] = [
 ];
 const BODY_OCTETS: [usize; 10] = [0, 1, 16, 16, 100, 1024, 4088, 4089, 9000, 20_000];
 /// The filler of bodies.
-const FILL: [u8; 20_000] = [b'x'; 20_000];
+static FILL: [u8; 20_000] = [b'x'; 20_000];
 
 /// Octets that decisions are read from; zeros once they are over.
 pub struct Tape<'a> {
