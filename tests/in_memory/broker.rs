@@ -218,6 +218,11 @@ impl Broker {
         self.clients[client].is_gone
     }
 
+    /// Where its shard keeps the connection.
+    pub fn slot(&self, client: usize) -> u32 {
+        self.clients[client].slot
+    }
+
     /// What has arrived at the client.
     pub fn take_output(&mut self, client: usize) -> Vec<u8> {
         std::mem::take(&mut self.clients[client].output)

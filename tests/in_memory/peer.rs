@@ -77,7 +77,7 @@ impl Peer {
             "{name} after the end of the connection"
         );
         if number == 0 {
-            return self.take_connection_method(method);
+            return Some(self.take_connection_method(method));
         }
         let channel = self.channels.entry(number).or_default();
         assert!(channel.content.is_none(), "{name} within a message");
@@ -109,14 +109,14 @@ impl Peer {
         }
     }
 
-    fn take_connection_method(&mut self, method: &Method<'_>) -> Option<Event> {
+    fn take_connection_method(&mut self, method: &Method<'_>) -> Event {
         let Method::ConnectionClose(connection::Close { reply_code, reply_text, .. }) = *method else {
-            return Some(Event::Method(0, method.name()));
+            return Event::Method(0, method.name());
         };
         assert!(reply_code != INTERNAL_ERROR, "{}", String::from_utf8_lossy(reply_text));
         std::str::from_utf8(reply_text).expect("a text is UTF-8");
         self.is_closed = true;
-        Some(Event::ConnectionClosed(reply_code))
+        Event::ConnectionClosed(reply_code)
     }
 
     fn take_content(&mut self, number: u16, frame: &lepus::protocol::frame::Frame<'_>) -> Option<Event> {
