@@ -31,7 +31,7 @@ const _: () = assert!(SHARED_BODY_OCTETS_MIN < FRAME_OCTETS_MAX);
 pub const OUTPUT_OCTETS_MAX: usize = 256 << 10;
 /// What a connection may have waiting to be written before it is not read any more, in octets. No delivery reaches it, so a
 /// client that does not read while it publishes is not stopped by what is delivered to it.
-pub const OUTPUT_PAUSE_OCTETS: usize = OUTPUT_OCTETS_MAX + MESSAGE_OCTETS_MAX as usize + FRAME_OCTETS_MAX;
+pub const OUTPUT_PAUSE_OCTETS: usize = 17 << 20;
 /// Publishes that may be under way from one shard to another, in octets.
 pub const OUTBOX_OCTETS_MAX: u64 = 4 << 20;
 /// Credit for publishes is given back in steps of so many octets when there is nothing else to tell.
@@ -57,6 +57,8 @@ pub const SHARDS_MAX: usize = 256;
 /// Octets that are dealt out to one message's bookkeeping when its cost is estimated.
 pub const MESSAGE_OVERHEAD_OCTETS: u64 = 64;
 
+const _: () =
+    assert!(OUTPUT_PAUSE_OCTETS as u64 > OUTPUT_OCTETS_MAX as u64 + MESSAGE_OCTETS_MAX + FRAME_OCTETS_MAX as u64);
 const _: () = assert!(CREDIT_OCTETS_STEP < OUTBOX_OCTETS_MAX);
 const _: () = assert!(WINDOW_OCTETS_STEP < CONSUMER_WINDOW_OCTETS);
 const _: () = assert!(RING_BATCHES_MAX.is_power_of_two());

@@ -65,7 +65,7 @@ pub enum Settlement {
     Rejected,
     /// Back to its place; it had been delivered to a client.
     Requeued,
-    /// Back to its place; no client has seen it.
+    /// Back to its place, from a consumer whose channel is at its limit; no client has seen it.
     Returned,
 }
 

@@ -1,11 +1,16 @@
 //! Publisher confirms of one channel: which publishes have reached all their queues, and what to tell the publisher.
 //!
-//! Numbers start at 1 and grow by one with each publish. What is decided in order is told with one `multiple`; what is
-//! decided ahead of an undecided one is told singly, so that a slow queue does not hold back the others.
+//! Numbers grow by one with each publish. On the wire they start at 1; inside each incarnation of a channel has numbers of
+//! its own, so that what a shard answers late to a channel that was closed says nothing to the one opened in its place.
+//! What is decided in order is told with one `multiple`; what is decided ahead of an undecided one is told singly, so that
+//! a slow queue does not hold back the others.
 //!
 //! Source: RabbitMQ, "Consumer Acknowledgements and Publisher Confirms".
 
 use std::collections::VecDeque;
+
+/// Bits of a number that count publishes; those above tell the incarnation.
+const COUNT_BITS: u32 = 40;
 
 /// One `basic.ack` or `basic.nack` to be sent to a publisher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +33,8 @@ struct Undecided {
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Confirms {
+    /// What numbers are above those on the wire.
+    base: u64,
     /// The number that the next publish gets.
     next: u64,
     /// Publishes from the oldest undecided one on; the first has the number `next - undecided.len()`.
@@ -39,13 +46,20 @@ pub struct Confirms {
     singles: Vec<Verdict>,
 }
 
-impl Default for Confirms {
-    fn default() -> Self {
-        Self { next: 1, undecided: VecDeque::new(), told_through: 0, accepted_through: 0, singles: Vec::new() }
-    }
-}
-
 impl Confirms {
+    /// Nothing was published yet. `incarnation` tells this channel from those before it with the same number.
+    pub fn new(incarnation: u32) -> Self {
+        let base = u64::from(incarnation) << COUNT_BITS;
+        Self {
+            base,
+            next: base + 1,
+            undecided: VecDeque::new(),
+            told_through: base,
+            accepted_through: base,
+            singles: Vec::new(),
+        }
+    }
+
     /// The number that the next publish will get.
     #[inline]
     pub fn next_number(&self) -> u64 {
@@ -101,6 +115,8 @@ impl Confirms {
 
     /// Takes what there is to tell, in order.
     pub fn poll_verdicts(&mut self, mut tell: impl FnMut(Verdict)) {
+        let base = self.base;
+        let mut tell = |verdict: Verdict| tell(Verdict { number: verdict.number - base, ..verdict });
         let singles = std::mem::take(&mut self.singles);
         for verdict in singles {
             if !verdict.accepted {
@@ -162,7 +178,7 @@ mod tests {
     /// Goal: what is decided in order is told once, coalesced.
     #[test]
     fn decided_in_order_is_coalesced() {
-        let mut confirms = Confirms::default();
+        let mut confirms = Confirms::new(3);
         confirms.publish(0, false);
         assert_eq!(verdicts(&mut confirms), [(1, false, true)]);
         for _ in 0..3 {
@@ -175,21 +191,34 @@ mod tests {
     /// Goal: a publish that waits for another shard holds back nobody else, and is told when it is decided.
     #[test]
     fn decided_ahead_is_told_singly() {
-        let mut confirms = Confirms::default();
+        let mut confirms = Confirms::new(3);
         confirms.publish(2, false);
         confirms.publish(0, false);
         assert_eq!(verdicts(&mut confirms), [(2, false, true)]);
-        confirms.answer(1, true);
+        confirms.answer((3 << COUNT_BITS) + 1, true);
         assert_eq!(verdicts(&mut confirms), []);
-        confirms.answer(1, true);
+        confirms.answer((3 << COUNT_BITS) + 1, true);
         assert_eq!(verdicts(&mut confirms), [(2, true, true)]);
         assert!(confirms.is_settled());
+    }
+
+    /// Goal: an answer to the channel that had this number before decides nothing.
+    #[test]
+    fn late_answer_to_an_earlier_channel_is_nothing() {
+        let mut earlier = Confirms::new(2);
+        let mut confirms = Confirms::new(3);
+        earlier.publish(1, false);
+        confirms.publish(1, false);
+        confirms.answer(earlier.next_number() - 1, true);
+        assert_eq!(verdicts(&mut confirms), []);
+        confirms.answer(confirms.next_number() - 1, true);
+        assert_eq!(verdicts(&mut confirms), [(1, false, true)]);
     }
 
     /// Goal: a rejected publish is nacked by its own number, after the acks of those before it.
     #[test]
     fn rejected_is_nacked_singly() {
-        let mut confirms = Confirms::default();
+        let mut confirms = Confirms::new(3);
         confirms.publish(0, false);
         confirms.publish(0, false);
         confirms.publish(0, true);

@@ -21,6 +21,9 @@ use crate::{
 };
 use ahash::AHashMap;
 
+/// After so many the incarnations of confirms start again.
+const CONFIRMS_SERIAL_MAX: u32 = 0xFF_FFFF;
+
 /// Where a connection stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -85,8 +88,21 @@ pub struct Consumer {
     pub delivery_prefix: Box<[u8]>,
     /// Octets that a queue on another shard has sent and that were not given back as window yet.
     pub owed_octets: u32,
+    /// Whether its queue, on another shard, is held back because the channel is at its limit.
+    pub hold: Hold,
     /// Tells this consumer from earlier ones with the same index.
     pub serial: u32,
+}
+
+/// How far the queue of a consumer on another shard is held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It delivers.
+    None,
+    /// It was asked to stop; what is still under way goes back to it.
+    Asked,
+    /// It has stopped.
+    Stopped,
 }
 
 /// See the module's documentation.
@@ -111,6 +127,8 @@ pub struct Connection {
     pub consumers_free: Vec<u32>,
     /// The number of consumers that there ever were.
     pub consumer_serial: u32,
+    /// How many channels have chosen confirms or transactions.
+    pub confirms_serial: u32,
     /// The user that logged in.
     pub user: Name,
     /// The virtual host.
@@ -193,6 +211,8 @@ pub enum Then {
     Cancel {
         /// Index into the connection's consumers.
         index: u32,
+        /// The consumer's tag: the consumer may have lost its queue, and be gone, before the answer comes.
+        tag: Box<[u8]>,
     },
     /// `basic.get`.
     Get,
@@ -235,6 +255,7 @@ impl Connection {
             consumers: Vec::new(),
             consumers_free: Vec::new(),
             consumer_serial: 0,
+            confirms_serial: 0,
             user: Name::from(""),
             vhost: Name::from(""),
             capabilities: Capabilities::default(),
@@ -290,6 +311,12 @@ impl Connection {
         }
         self.consumers.push(Some(consumer));
         u32::try_from(self.consumers.len() - 1).expect("consumers are bounded")
+    }
+
+    /// Confirms for a channel, with numbers that none of the connection had before.
+    pub fn new_confirms(&mut self) -> Confirms {
+        self.confirms_serial = (self.confirms_serial + 1) & CONFIRMS_SERIAL_MAX;
+        Confirms::new(self.confirms_serial)
     }
 
     /// Forgets a consumer.

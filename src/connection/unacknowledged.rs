@@ -110,7 +110,7 @@ impl Unacknowledged {
     /// Puts deliveries back that were taken out, in the order of their tags.
     pub fn restore(&mut self, taken: impl IntoIterator<Item = Outstanding>) {
         let mut all: Vec<Outstanding> = self.ring.drain(..).filter(|outstanding| !outstanding.settled).collect();
-        all.extend(taken);
+        all.extend(taken.into_iter().map(|outstanding| Outstanding { settled: false, ..outstanding }));
         all.sort_unstable_by_key(|outstanding| outstanding.tag);
         self.ring = all.into();
         self.settled = 0;

@@ -38,7 +38,7 @@ pub(super) struct Labels {
     pub persistent: bool,
 }
 
-/// How many octets [`write`] will write.
+/// How many octets [`write()`] will write.
 #[inline]
 pub(super) fn octets_needed(message: &MessageView<'_>, labels: &Labels, body_inside: bool) -> usize {
     let optional = 8 * (usize::from(labels.position.is_some()) + usize::from(labels.expires_at.is_some()));

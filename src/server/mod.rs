@@ -2,6 +2,7 @@
 //!
 //! It knows nothing of the protocol, of queues or of definitions.
 
+mod allocator;
 pub mod banner;
 mod cgroup;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::{
     shard_message::{ConsumerHome, QueueRequest},
 };
 use crate::{
-    connection::{Awaiting, Channel, Confirms, Connection, Consumer, Mode, QueueHandle, Settlement, Then, Transaction},
+    connection::{Awaiting, Channel, Connection, Consumer, Hold, Mode, QueueHandle, Settlement, Then, Transaction},
     definitions::{Action, QueueDefinition},
     limits::{CONSUMER_WINDOW_OCTETS, CONSUMERS_PER_CHANNEL_MAX},
     protocol::{
@@ -123,6 +123,7 @@ impl Shard {
             index,
             serial,
             window_octets: i64::from(CONSUMER_WINDOW_OCTETS),
+            is_held: false,
         };
         let then = Then::Consume { index };
         let awaiting = Awaiting { channel: number, method: basic::Consume::IDS, no_wait: consume.no_wait, then };
@@ -170,6 +171,7 @@ impl Shard {
             key: ConsumerKey { slot: u32::MAX, generation: 0 },
             acknowledges: !consume.no_ack,
             owed_octets: 0,
+            hold: Hold::None,
             serial: connection.consumer_serial,
         };
         let index = connection.add_consumer(consumer);
@@ -190,7 +192,7 @@ impl Shard {
             return;
         };
         let (queue, key, asker) = (consumer.queue, consumer.key, connection.asker(number));
-        let then = Then::Cancel { index };
+        let then = Then::Cancel { index, tag: consumer.tag.clone() };
         let awaiting = Awaiting { channel: number, method: basic::Cancel::IDS, no_wait: cancel.no_wait, then };
         self.await_answer(slot, awaiting);
         match queue {
@@ -209,10 +211,12 @@ impl Shard {
     }
 
     fn select_confirm(&mut self, slot: u32, number: u16, select: confirm::Select) -> Result<(), Exception> {
+        let connection = self.connections.get_mut(slot).expect("a method has a connection");
+        let confirms = connection.new_confirms();
         let channel = self.channel_mut(slot, number);
         match &channel.mode {
             Mode::Transactional { .. } => return Err(precondition("cannot switch from tx to confirm mode")),
-            Mode::Plain => channel.mode = Mode::Confirm(Confirms::default()),
+            Mode::Plain => channel.mode = Mode::Confirm(confirms),
             Mode::Confirm(_) => {}
         }
         if !select.no_wait {
@@ -222,12 +226,12 @@ impl Shard {
     }
 
     fn select_tx(&mut self, slot: u32, number: u16) -> Result<(), Exception> {
+        let connection = self.connections.get_mut(slot).expect("a method has a connection");
+        let commit = connection.new_confirms();
         let channel = self.channel_mut(slot, number);
         match &channel.mode {
             Mode::Confirm(_) => return Err(precondition("cannot switch from confirm to tx mode")),
-            Mode::Plain => {
-                channel.mode = Mode::Transactional { pending: Transaction::default(), commit: Confirms::default() };
-            }
+            Mode::Plain => channel.mode = Mode::Transactional { pending: Transaction::default(), commit },
             Mode::Transactional { .. } => {}
         }
         self.send(slot, number, &Method::TxSelectOk(tx::SelectOk {}));

@@ -146,19 +146,18 @@ impl Shard {
     /// The queue has forgotten the consumer that the connection waits to cancel.
     pub(super) fn finish_cancel(&mut self, slot: u32) {
         let connection = self.connections.get_mut(slot).expect("its answer was taken");
-        let Some(Awaiting { channel, no_wait, then: Then::Cancel { index }, .. }) = connection.awaiting.take() else {
+        let Some(Awaiting { channel, no_wait, then: Then::Cancel { index, tag }, .. }) = connection.awaiting.take()
+        else {
             return;
         };
-        if let Some(consumer) = connection.remove_consumer(index) {
-            if let Some(state) = connection.channel(channel)
-                && state.reply_consumer == Some(index)
-            {
-                state.reply_consumer = None;
-            }
-            if !no_wait {
-                let consumer_tag = &*consumer.tag;
-                self.send(slot, channel, &Method::BasicCancelOk(basic::CancelOk { consumer_tag }));
-            }
+        if connection.remove_consumer(index).is_some()
+            && let Some(state) = connection.channel(channel)
+            && state.reply_consumer == Some(index)
+        {
+            state.reply_consumer = None;
+        }
+        if !no_wait {
+            self.send(slot, channel, &Method::BasicCancelOk(basic::CancelOk { consumer_tag: &tag }));
         }
         self.resume(slot, Pause::Answer);
     }
@@ -169,7 +168,7 @@ impl Shard {
         let Some(Awaiting { channel: number, .. }) = self.take_awaiting(to) else {
             if let Some(position) = got.position {
                 let unwanted = Outstanding::new(0, got.queue, position, None);
-                self.settle(unwanted, Settlement::Returned);
+                self.settle(unwanted, Settlement::Requeued);
             }
             return;
         };

@@ -11,7 +11,7 @@ use super::{
     state::{Connections, QueueCell},
 };
 use crate::{
-    connection::{Connection, OutputBuffer, Outstanding, QueueHandle},
+    connection::{Connection, Hold, OutputBuffer, Outstanding, QueueHandle},
     definitions::ShardIndex,
     limits::{EXPIRE_MESSAGES_MAX, OUTPUT_OCTETS_MAX},
     message::{BodyView, MessageView},
@@ -170,12 +170,31 @@ impl Shard {
             }
             return;
         }
+        match consumer.hold {
+            Hold::None => {}
+            // What is under way has to come back first.
+            Hold::Asked => {
+                let number = consumer.channel;
+                connection.channel(number).expect("a consumer's channel is open").held_back.push(index);
+                return;
+            }
+            Hold::Stopped => {
+                let number = consumer.channel;
+                if !connection.channel(number).is_some_and(|channel| channel.has_room()) {
+                    return;
+                }
+                let consumer = connection.consumers[index as usize].as_mut().expect("it was just found");
+                consumer.hold = Hold::None;
+                let batch = self.outboxes[usize::from(queue.home.0)].batch();
+                batch.messages.push(ShardMessage::Hold { queue, key, held: false });
+            }
+        }
+        let consumer = connection.consumers[index as usize].as_mut().expect("it was just found");
         let octets = std::mem::take(&mut consumer.owed_octets);
-        let batch = self.outboxes[usize::from(queue.home.0)].batch();
         if octets > 0 {
+            let batch = self.outboxes[usize::from(queue.home.0)].batch();
             batch.messages.push(ShardMessage::Window { queue, key, octets });
         }
-        batch.messages.push(ShardMessage::Hold { queue, key, held: false });
     }
 }
 

@@ -143,7 +143,14 @@ impl Shard {
         let Some(index) = connection.channel(to.channel).and_then(|channel| channel.reply_consumer) else { return };
         let Some(consumer) = connection.consumers[index as usize].as_ref() else { return };
         let (serial, key) = (consumer.serial, consumer.key);
-        let home = ConsumerHome { connection: to.connection, channel: to.channel, index, serial, window_octets: 0 };
+        let home = ConsumerHome {
+            connection: to.connection,
+            channel: to.channel,
+            index,
+            serial,
+            window_octets: 0,
+            is_held: false,
+        };
         let queue = crate::connection::QueueHandle { home: self.index, slot: u32::MAX, id: QueueId(0) };
         super::deliver::deliver(connection, &home, key, queue, None, false, message);
         self.metrics.delivered += 1;

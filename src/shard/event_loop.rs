@@ -3,7 +3,7 @@
 //! It waits for sockets, rings and mail, gives the shard what has arrived, and writes what the shard has left: each turn
 //! ends with one write to each connection that has output, and one batch to each shard that there is something to tell.
 //!
-//! No task is woken for a message. No task ever yields while it has work: see [`READS_MAX`].
+//! No task is woken for a message. No task ever yields while it has work: see `READS_MAX` in `socket.rs`.
 
 use super::{
     Shard,
@@ -26,7 +26,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-        mpsc::Sender,
     },
     task::Poll,
     time::{Duration, Instant},
@@ -36,6 +35,11 @@ use std::{
 const TICK: Duration = Duration::from_millis(100);
 /// Rounds of delivering and writing in one turn; what is left then waits for the next turn.
 const ROUNDS_MAX: usize = 8;
+/// Memory is given back to the system once in so many ticks, where at least so many octets were freed.
+const TICKS_PER_COLLECTION: u64 = 10;
+const COLLECTED_OCTETS_MIN: u64 = 1 << 20;
+/// Several times, since the allocator keeps for a while what was freed right before.
+const COLLECTIONS: u32 = 3;
 /// glommio 0.9 can park with runnable tasks when its preempt timer fires: it never does.
 const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
 /// How long a shard that has its core to itself looks for work before it sleeps.
@@ -97,11 +101,13 @@ pub struct ShardStart {
     /// The definitions.
     pub published: Arc<Published>,
     /// The control plane.
-    pub control: Sender<ControlRequest>,
+    pub control: Box<dyn FnMut(ControlRequest) + Send>,
     /// The gauges of all shards.
     pub gauges: Arc<Vec<Gauges>>,
     /// Above how much memory publishers are paused, in octets.
     pub memory_limit_octets: u64,
+    /// Gives memory back to the system that this thread has freed.
+    pub collect_memory: fn(),
     /// Zero on the broker's clock.
     pub clock: Instant,
 }
@@ -114,10 +120,14 @@ pub(super) struct EventLoop {
     links: Links,
     published: Arc<Published>,
     published_version: u64,
-    control: Sender<ControlRequest>,
+    control: Box<dyn FnMut(ControlRequest)>,
     gauges: Arc<Vec<Gauges>>,
     memory_limit_octets: u64,
     memory_is_short: bool,
+    collect_memory: fn(),
+    /// The most memory that was held since it was last given back.
+    octets_held_most: u64,
+    collections_left: u32,
     clock: Instant,
     accepted: Vec<(std::net::TcpStream, SocketAddr)>,
     /// Batches that are being handled, and those that wait for the next look: kept for their memory.
@@ -197,7 +207,8 @@ fn take_in(event_loop: &Rc<RefCell<EventLoop>>, stream: std::net::TcpStream, pee
 
 impl EventLoop {
     fn new(start: ShardStart) -> Self {
-        let ShardStart { shard, links, published, control, gauges, memory_limit_octets, clock, .. } = start;
+        let ShardStart { shard, links, published, control, gauges, memory_limit_octets, collect_memory, clock, .. } =
+            start;
         Self {
             published_version: shard.definitions_version(),
             shard,
@@ -209,6 +220,9 @@ impl EventLoop {
             gauges,
             memory_limit_octets,
             memory_is_short: false,
+            collect_memory,
+            octets_held_most: 0,
+            collections_left: 0,
             clock,
             accepted: Vec::new(),
             taken: Vec::new(),
@@ -268,6 +282,12 @@ impl EventLoop {
                 && let Some(batch) = self.shard.poll_batch(peer)
             {
                 self.links.send(peer, batch);
+                if let Some(empty) = self.links.take_back(peer) {
+                    self.shard.add_spare(peer, empty);
+                }
+            }
+            while let Some(empty) = self.shard.poll_emptied(peer) {
+                self.links.give_back(peer, empty);
             }
         }
     }
@@ -276,11 +296,7 @@ impl EventLoop {
         while let Ok(mail) = self.links.mail.try_recv() {
             match mail {
                 Mail::Control(mail) => {
-                    let version = self.published.version.load(Ordering::Acquire);
-                    if version != self.published_version {
-                        self.published_version = version;
-                        self.shard.set_definitions(self.published.load());
-                    }
+                    self.refresh_definitions();
                     self.shard.handle_control(mail);
                 }
                 Mail::Connection(stream, peer) => self.accepted.push((stream, peer)),
@@ -298,7 +314,8 @@ impl EventLoop {
 
     /// Writes everything out that the shard has left.
     pub fn end_turn(&mut self) {
-        for _ in 0..ROUNDS_MAX {
+        let mut rounds = 0;
+        loop {
             self.shard.finish_turn();
             // Before the sockets: who has its answer may go on elsewhere.
             self.send_batches();
@@ -307,21 +324,44 @@ impl EventLoop {
                 self.flush(slot);
                 wrote = true;
             }
-            if !wrote {
+            if !self.ask_control() && !wrote {
+                break;
+            }
+            rounds += 1;
+            if rounds == ROUNDS_MAX {
+                self.links.doorbell.poke();
                 break;
             }
         }
         self.send_batches();
-        while let Some(request) = self.shard.poll_control_request() {
-            // The control plane outlives the shards, except while the process ends.
-            let _ = self.control.send(request);
-        }
         while let Some(slot) = self.shard.poll_resumed() {
             if let Some(socket) = self.sockets.get_mut(slot as usize).and_then(Option::as_mut) {
                 socket.resume();
             }
         }
         self.watch_memory();
+    }
+
+    /// Asks the control plane what the shard has to ask. Whether there are answers already.
+    fn ask_control(&mut self) -> bool {
+        let mut asked = false;
+        while let Some(request) = self.shard.poll_control_request() {
+            (self.control)(request);
+            asked = true;
+        }
+        if asked {
+            self.refresh_definitions();
+            self.take_mail();
+        }
+        asked
+    }
+
+    fn refresh_definitions(&mut self) {
+        let version = self.published.version.load(Ordering::Acquire);
+        if version != self.published_version {
+            self.published_version = version;
+            self.shard.set_definitions(self.published.load());
+        }
     }
 
     fn flush(&mut self, slot: u32) {
@@ -342,7 +382,9 @@ impl EventLoop {
 
     fn watch_memory(&mut self) {
         let index = usize::from(self.shard.index().0);
-        self.gauges[index].octets_held.store(self.shard.octets_held(), Ordering::Relaxed);
+        let octets_held = self.shard.octets_held();
+        self.octets_held_most = self.octets_held_most.max(octets_held);
+        self.gauges[index].octets_held.store(octets_held, Ordering::Relaxed);
         let held: u64 = self.gauges.iter().map(|gauges| gauges.octets_held.load(Ordering::Relaxed)).sum();
         let relief = self.memory_limit_octets / 100 * MEMORY_RELIEF_PERCENT;
         let is_short = if self.memory_is_short { held > relief } else { held > self.memory_limit_octets };
@@ -362,8 +404,24 @@ impl EventLoop {
         self.ticks += 1;
         self.shard.handle_tick(self.ticks);
         self.end_turn();
+        if self.ticks.is_multiple_of(TICKS_PER_COLLECTION) {
+            self.give_memory_back();
+        }
         if self.is_closing {
             self.links.doorbell.poke();
+        }
+    }
+
+    /// Lets the allocator give memory back, if much was freed.
+    fn give_memory_back(&mut self) {
+        let held = self.shard.octets_held();
+        if held + COLLECTED_OCTETS_MIN < self.octets_held_most {
+            self.octets_held_most = held;
+            self.collections_left = COLLECTIONS;
+        }
+        if self.collections_left > 0 {
+            self.collections_left -= 1;
+            (self.collect_memory)();
         }
     }
 

@@ -118,7 +118,9 @@ impl Shard {
             connection.incoming_octets -= held as u64;
             settlements = std::mem::take(&mut pending.settlements);
         }
-        let indexes: Vec<u32> = channel.consumers.values().copied().chain(channel.reply_consumer).collect();
+        let mut indexes: Vec<u32> = channel.consumers.values().copied().chain(channel.reply_consumer).collect();
+        // In an order that does not hang on the map's, so that a run of the simulator can be repeated.
+        indexes.sort_unstable();
         let gone: Vec<Consumer> = indexes.into_iter().filter_map(|index| connection.remove_consumer(index)).collect();
         for consumer in gone {
             self.leave_queue(asker, &consumer);

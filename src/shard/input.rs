@@ -68,10 +68,11 @@ impl Shard {
                 return Progress::Used(input.len());
             }
         };
-        if connection.phase == Phase::Running && frame.kind == FrameKind::Method {
-            if let Some(publish) = peek_publish(frame.payload) {
-                return self.handle_publish(slot, &frame, &publish, size, input);
-            }
+        if connection.phase == Phase::Running
+            && frame.kind == FrameKind::Method
+            && let Some(publish) = peek_publish(frame.payload)
+        {
+            return self.handle_publish(slot, &frame, &publish, size, input);
         }
         self.handle_frame(slot, &frame, size)
     }

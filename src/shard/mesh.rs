@@ -20,6 +20,9 @@ use std::{
     task::Waker,
 };
 
+/// Emptied batches that may be on their way back between two shards.
+const EMPTIED_BATCHES_MAX: usize = 8;
+
 /// What threads that are no shards tell a shard.
 #[derive(Debug)]
 pub enum Mail {
@@ -95,6 +98,9 @@ impl Mailbox {
 pub struct Links {
     incoming: Vec<Option<Consumer<Batch>>>,
     outgoing: Vec<Option<Producer<Batch>>>,
+    /// Emptied batches on their way back to who filled them.
+    giving_back: Vec<Option<Producer<Batch>>>,
+    coming_back: Vec<Option<Consumer<Batch>>>,
     peers: Vec<Arc<Doorbell>>,
     stamps: Arc<AtomicU64>,
     /// Its own mail.
@@ -115,6 +121,8 @@ pub fn connect(count: usize) -> (Vec<Links>, Vec<Mailbox>) {
         links.push(Links {
             incoming: std::iter::repeat_with(|| None).take(count).collect(),
             outgoing: std::iter::repeat_with(|| None).take(count).collect(),
+            giving_back: std::iter::repeat_with(|| None).take(count).collect(),
+            coming_back: std::iter::repeat_with(|| None).take(count).collect(),
             peers: doorbells.clone(),
             stamps: Arc::clone(&stamps),
             mail,
@@ -127,6 +135,9 @@ pub fn connect(count: usize) -> (Vec<Links>, Vec<Mailbox>) {
                 let (producer, consumer) = RingBuffer::new(RING_BATCHES_MAX);
                 links[from].outgoing[to] = Some(producer);
                 links[to].incoming[from] = Some(consumer);
+                let (producer, consumer) = RingBuffer::new(EMPTIED_BATCHES_MAX);
+                links[to].giving_back[from] = Some(producer);
+                links[from].coming_back[to] = Some(consumer);
             }
         }
     }
@@ -151,6 +162,19 @@ impl Links {
         let producer = self.outgoing[peer].as_mut().expect("a shard has a ring to each other shard");
         producer.push(batch).expect("the caller saw that there is room");
         self.peers[peer].ring();
+    }
+
+    /// Gives an emptied batch back to the peer that filled it; nobody is woken for it.
+    pub fn give_back(&mut self, peer: usize, empty: Batch) {
+        if let Some(producer) = &mut self.giving_back[peer] {
+            // Where there is no room, its memory is freed here.
+            let _ = producer.push(empty);
+        }
+    }
+
+    /// An own batch that a peer has emptied.
+    pub fn take_back(&mut self, peer: usize) -> Option<Batch> {
+        self.coming_back[peer].as_mut()?.pop().ok()
     }
 
     /// Takes all that is in the rings, with its senders, so that nothing comes before what it happened because of.

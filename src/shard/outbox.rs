@@ -15,7 +15,10 @@ const SPARE_OCTETS_MAX: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub struct Outbox {
     batch: Batch,
+    /// Emptied batches of this shard's own, to be used again.
     spare: Vec<Batch>,
+    /// The peer's batches, emptied, that go back to it.
+    emptied: Vec<Batch>,
     /// Octets of publishes that the peer has yet to take.
     under_way_octets: u64,
     /// Octets of the peer's publishes that were taken and not told yet.
@@ -42,10 +45,23 @@ impl Outbox {
         self.under_way_octets += octets;
     }
 
-    /// The peer's batch was taken: gives back what it held of credit, and keeps the emptied batch.
+    /// The peer's batch was taken: owes what it held of credit, and keeps the emptied batch to give it back.
     pub fn taken(&mut self, publish_octets: u64, empty: Batch) {
         self.owed_credit_octets += publish_octets;
-        if self.spare.len() < SPARE_BATCHES_MAX && empty.octets_held() <= SPARE_OCTETS_MAX {
+        if self.emptied.len() < SPARE_BATCHES_MAX && empty.octets_held() <= SPARE_OCTETS_MAX {
+            self.emptied.push(empty);
+        }
+    }
+
+    /// An emptied batch of the peer's, for the way back.
+    #[inline]
+    pub fn poll_emptied(&mut self) -> Option<Batch> {
+        self.emptied.pop()
+    }
+
+    /// An own batch has come back.
+    pub fn add_spare(&mut self, empty: Batch) {
+        if self.spare.len() < SPARE_BATCHES_MAX {
             self.spare.push(empty);
         }
     }
@@ -76,6 +92,7 @@ impl Outbox {
 
     /// The memory that it holds, in octets.
     pub fn octets_held(&self) -> u64 {
-        (self.batch.octets_held() + self.spare.iter().map(Batch::octets_held).sum::<usize>()) as u64
+        let kept: usize = self.spare.iter().chain(&self.emptied).map(Batch::octets_held).sum();
+        (self.batch.octets_held() + kept) as u64
     }
 }

@@ -4,10 +4,10 @@ use super::{
     Shard,
     control_mail::Got,
     deliver::{WINDOW_OCTETS_PER_MESSAGE, content_octets, deliver},
-    shard_message::{Asker, Batch, ConsumerHome, QueueReply, QueueRequest, ShardMessage},
+    shard_message::{Asker, Batch, ConsumerHome, Contents, QueueReply, QueueRequest, ShardMessage},
 };
 use crate::{
-    connection::{Pause, QueueHandle, Settlement},
+    connection::{Hold, Pause, QueueHandle, Settlement},
     definitions::ShardIndex,
     limits::{OUTPUT_OCTETS_MAX, WINDOW_OCTETS_STEP},
     message::MessageView,
@@ -33,17 +33,17 @@ impl Shard {
             }
         }
         let publish_octets = batch.publish_octets;
-        let (mut messages, octets) = batch.into_parts();
+        let (mut messages, contents) = batch.into_parts();
         for message in messages.drain(..) {
-            self.handle_message(from, message, &octets);
+            self.handle_message(from, message, &contents);
         }
-        self.outboxes[from].taken(publish_octets, Batch::from_parts(messages, octets));
+        self.outboxes[from].taken(publish_octets, Batch::from_parts(messages, contents));
     }
 
-    fn handle_message(&mut self, from: usize, message: ShardMessage, octets: &[u8]) {
+    fn handle_message(&mut self, from: usize, message: ShardMessage, contents: &Contents) {
         match message {
             ShardMessage::Publish { queue, confirm, attributes, content } => {
-                let accepted = self.enqueue(queue, &Batch::view(octets, &content), attributes);
+                let accepted = self.enqueue(queue, &contents.view(&content), attributes);
                 if let Some((to, number)) = confirm {
                     self.confirm_to(from, to, number, accepted);
                 }
@@ -51,21 +51,21 @@ impl Shard {
             ShardMessage::Confirm { to, first, last, accepted } => self.handle_confirm(to, first..=last, accepted),
             ShardMessage::Deliver { to, queue, key, position, redelivered, content } => {
                 let arrived = Arrived { to, queue, key, position, redelivered };
-                self.handle_delivery(&arrived, &Batch::view(octets, &content));
+                self.handle_delivery(&arrived, &contents.view(&content));
             }
             ShardMessage::Got { to, queue, position, redelivered, left, content } => {
                 let got = Got { queue, position, redelivered, left };
-                self.finish_get(to, &got, &Batch::view(octets, &content));
+                self.finish_get(to, &got, &contents.view(&content));
             }
-            ShardMessage::Reply { to, content } => self.deliver_reply(to, &Batch::view(octets, &content)),
+            ShardMessage::Reply { to, content } => self.deliver_reply(to, &contents.view(&content)),
             ShardMessage::Settle { queue, consumer, position, settlement } => {
                 self.settle_here(queue, consumer, position, settlement);
             }
             ShardMessage::Window { queue, key, octets } => {
-                self.with_consumer(queue, key, |home| home.window_octets += i64::from(octets));
-                self.set_held(queue, key, false);
+                self.open_window(queue, key, octets);
             }
             ShardMessage::Hold { queue, key, held } => self.set_held(queue, key, held),
+            ShardMessage::Held { home } => self.consumer_is_held(&home),
             ShardMessage::Ask { from, queue, request } => self.handle_queue_request(from, queue, request),
             ShardMessage::Answer { to, reply } => self.handle_queue_reply(to, reply),
             ShardMessage::ConsumerCancelled { home } => self.consumer_lost_its_queue(&home),
@@ -90,23 +90,30 @@ impl Shard {
         let Arrived { to, queue, key, position, redelivered } = *arrived;
         let peer = usize::from(queue.home.0);
         let Some(connection) = self.connections.with_id(to.connection.slot, to.connection.generation) else {
-            self.return_delivery(arrived);
+            self.return_delivery(arrived, Settlement::Requeued);
             return;
         };
         if connection.channel(to.channel).is_none() || connection.consumer(to.index, to.serial).is_none() {
-            self.return_delivery(arrived);
+            self.return_delivery(arrived, Settlement::Requeued);
             return;
         }
         let channel = connection.channel(to.channel).expect("the channel was just found");
-        if position.is_some() && !channel.has_room() {
-            channel.held_back.push(to.index);
-            self.outboxes[peer].batch().messages.push(ShardMessage::Hold { queue, key, held: true });
-            self.return_delivery(arrived);
+        let counted = content_octets(message) as u64 + WINDOW_OCTETS_PER_MESSAGE.unsigned_abs();
+        let has_room = position.is_none() || channel.has_room();
+        let consumer = connection.consumer(to.index, to.serial).expect("the consumer was just found");
+        if !has_room || consumer.hold != Hold::None {
+            consumer.owed_octets += u32::try_from(counted).expect("a message is bounded");
+            let batch = self.outboxes[peer].batch();
+            if consumer.hold == Hold::None {
+                consumer.hold = Hold::Asked;
+                batch.messages.push(ShardMessage::Hold { queue, key, held: true });
+                connection.channel(to.channel).expect("the channel was just found").held_back.push(to.index);
+            }
+            self.return_delivery(arrived, Settlement::Returned);
             return;
         }
         deliver(connection, &to, key, queue, position, redelivered, message);
         let is_full = connection.output.len() >= OUTPUT_OCTETS_MAX;
-        let counted = content_octets(message) as u64 + WINDOW_OCTETS_PER_MESSAGE.unsigned_abs();
         let consumer = connection.consumer(to.index, to.serial).expect("the consumer was just found");
         consumer.owed_octets += u32::try_from(counted).expect("a message is bounded");
         if is_full {
@@ -120,35 +127,54 @@ impl Shard {
         self.connections.mark_dirty(to.connection.slot);
     }
 
-    /// A delivery that came too late goes back to its place; nobody has seen it.
-    fn return_delivery(&mut self, arrived: &Arrived) {
+    /// A delivery that came too late goes back to its place. Nobody has seen it, but where its consumer is gone others may
+    /// have got what was behind it, and whoever gets it next must not take it for one that comes in order.
+    fn return_delivery(&mut self, arrived: &Arrived, settlement: Settlement) {
         let Some(position) = arrived.position else { return };
         let batch = self.outboxes[usize::from(arrived.queue.home.0)].batch();
         batch.messages.push(ShardMessage::Settle {
             queue: arrived.queue,
             consumer: Some(arrived.key),
             position,
-            settlement: Settlement::Returned,
+            settlement,
         });
     }
 
-    fn with_consumer(&mut self, queue: QueueHandle, key: ConsumerKey, change: impl FnOnce(&mut ConsumerHome)) {
-        if let Some(slot) = self.queues.find(queue)
-            && let Some(home) = self.queues.get_mut(slot).and_then(|cell| cell.consumers.get_mut(key))
-        {
-            change(home);
+    /// A consumer may be sent more octets.
+    fn open_window(&mut self, queue: QueueHandle, key: ConsumerKey, octets: u32) {
+        let Some(slot) = self.queues.find(queue) else { return };
+        let consumers = &mut self.queues.get_mut(slot).expect("the queue was just found").consumers;
+        let Some(home) = consumers.get_mut(key) else { return };
+        home.window_octets += i64::from(octets);
+        if !home.is_held {
+            consumers.resume(key);
+            self.queues.mark_runnable(slot);
         }
     }
 
     fn set_held(&mut self, queue: QueueHandle, key: ConsumerKey, held: bool) {
         let Some(slot) = self.queues.find(queue) else { return };
         let consumers = &mut self.queues.get_mut(slot).expect("the queue was just found").consumers;
+        let Some(home) = consumers.get_mut(key) else { return };
+        home.is_held = held;
+        let home = *home;
         if held {
             consumers.suspend(key);
+            let batch = self.outboxes[usize::from(home.connection.shard.0)].batch();
+            batch.messages.push(ShardMessage::Held { home });
         } else {
             consumers.resume(key);
             self.queues.mark_runnable(slot);
         }
+    }
+
+    /// A consumer's queue has stopped, and all that it had sent has gone back: from here on it may be let go on.
+    fn consumer_is_held(&mut self, home: &ConsumerHome) {
+        let slot = home.connection.slot;
+        let Some(connection) = self.connections.with_id(slot, home.connection.generation) else { return };
+        let Some(consumer) = connection.consumer(home.index, home.serial) else { return };
+        consumer.hold = Hold::Stopped;
+        self.release_held_back(slot, home.channel);
     }
 
     /// Asks a queue for something, wherever it is; the answer comes to [`Shard::handle_queue_reply`].

@@ -90,7 +90,7 @@ impl Shard {
     fn start_consumer(&mut self, from: Asker, slot: u32, home: ConsumerHome, settings: ConsumerSettings) {
         let handle = self.queues.handle(slot, self.index);
         let cell = self.queues.get_mut(slot).expect("the caller found the queue");
-        if cell.consumers.has_exclusive() || (settings.exclusive && cell.consumers.len() > 0) {
+        if cell.consumers.has_exclusive() || (settings.exclusive && !cell.consumers.is_empty()) {
             let QueueDefinition { name, vhost, .. } = &*cell.definition;
             let text = format!("queue '{name}' in vhost '{vhost}' in exclusive use");
             let refused = Exception::from(ChannelException::new(ReplyCode::AccessRefused, text));
@@ -106,7 +106,7 @@ impl Shard {
     fn stop_consumer(&mut self, slot: u32, key: ConsumerKey) {
         let cell = self.queues.get_mut(slot).expect("the caller found the queue");
         let was_there = cell.consumers.remove(key).is_some();
-        if was_there && cell.consumers.len() == 0 && cell.definition.auto_delete {
+        if was_there && cell.consumers.is_empty() && cell.definition.auto_delete {
             self.retire_queue(slot);
         } else {
             self.queues.mark_runnable(slot);
@@ -136,9 +136,9 @@ impl Shard {
         }
         self.queues.account(slot);
         if asker_is_here {
-            let (_, octets) = own.into_parts();
+            let (_, contents) = own.into_parts();
             let got = Got { queue, position, redelivered, left };
-            self.finish_get(from, &got, &Batch::view(&octets, &content));
+            self.finish_get(from, &got, &contents.view(&content));
         } else {
             batch.messages.push(ShardMessage::Got { to: from, queue, position, redelivered, left, content });
         }
@@ -147,7 +147,7 @@ impl Shard {
     fn delete_queue(&mut self, from: Asker, slot: u32, if_unused: bool, if_empty: bool) {
         let cell = self.queues.get(slot).expect("the caller found the queue");
         let QueueDefinition { name, vhost, id, .. } = &*cell.definition;
-        let obstacle = if if_unused && cell.consumers.len() > 0 {
+        let obstacle = if if_unused && !cell.consumers.is_empty() {
             Some("in use")
         } else if if_empty && cell.queue.ready_count() > 0 {
             Some("not empty")

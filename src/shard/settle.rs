@@ -37,14 +37,14 @@ impl Shard {
             }
             return Ok(());
         }
-        if !multiple {
-            let taken = channel.unacknowledged.take(tag).ok_or_else(|| unknown_delivery_tag(tag))?;
-            self.settle(taken, settlement);
-        } else {
+        if multiple {
             if tag != 0 && !channel.unacknowledged.contains(tag) {
                 return Err(unknown_delivery_tag(tag));
             }
             self.settle_through(slot, number, if tag == 0 { u64::MAX } else { tag }, settlement);
+        } else {
+            let taken = channel.unacknowledged.take(tag).ok_or_else(|| unknown_delivery_tag(tag))?;
+            self.settle(taken, settlement);
         }
         self.release_held_back(slot, number);
         Ok(())
@@ -108,7 +108,10 @@ impl Shard {
                 cell.queue.acknowledge(position);
             }
             Settlement::Requeued | Settlement::Returned => {
-                cell.queue.requeue(position, settlement == Settlement::Requeued);
+                // One that no client has seen may have been overtaken by what others got, unless its consumer is alone.
+                let is_alone = |key| cell.consumers.len() == 1 && cell.consumers.get(key).is_some();
+                let is_redelivery = settlement == Settlement::Requeued || !consumer.is_some_and(is_alone);
+                cell.queue.requeue(position, is_redelivery);
                 let definition = &cell.definition;
                 cell.queue.drop_excess(&mut |reason, dead| {
                     if definition.options.dead_letter_exchange.is_some() {

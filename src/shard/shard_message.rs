@@ -18,11 +18,20 @@ use bytes::Bytes;
 pub struct Content {
     offset: u32,
     properties_octets: u32,
-    body_octets: u32,
+    /// Of a small body how many octets it has, of a large one which of the referenced bodies it is.
+    body: u32,
     exchange_octets: u8,
     routing_key_octets: u8,
-    /// A large body, referenced.
-    shared: Option<Bytes>,
+    is_shared: bool,
+}
+
+/// What the contents of a batch's messages lie in.
+#[derive(Debug, Default)]
+pub struct Contents {
+    octets: Vec<u8>,
+    /// Large bodies, referenced.
+    bodies: Vec<Bytes>,
+    bodies_octets: usize,
 }
 
 /// A consumer as its queue knows it.
@@ -38,6 +47,8 @@ pub struct ConsumerHome {
     pub serial: u32,
     /// Octets that may still be sent to it, if it lives on another shard.
     pub window_octets: i64,
+    /// Whether its shard has asked to hold it back.
+    pub is_held: bool,
 }
 
 /// Who asked a queue for something.
@@ -180,7 +191,8 @@ pub enum ShardMessage {
         /// So many.
         octets: u32,
     },
-    /// The consumer's channel has reached its limit: no deliveries until told otherwise.
+    /// The consumer's channel has reached its limit: no deliveries until told otherwise. Answered with
+    /// [`ShardMessage::Held`]; what arrives before that goes back, so that nothing overtakes it.
     Hold {
         /// The queue.
         queue: QueueHandle,
@@ -188,6 +200,11 @@ pub enum ShardMessage {
         key: ConsumerKey,
         /// Whether it is to be held back, or to go on.
         held: bool,
+    },
+    /// No delivery to this consumer is under way any more: it is held back.
+    Held {
+        /// The consumer.
+        home: ConsumerHome,
     },
     /// A question to a queue.
     Ask {
@@ -217,8 +234,7 @@ pub enum ShardMessage {
 pub struct Batch {
     /// In order.
     pub messages: Vec<ShardMessage>,
-    octets: Vec<u8>,
-    shared_octets: usize,
+    contents: Contents,
     /// Octets of publishes that the sender may send again.
     pub credit_octets: u64,
     /// Octets of publishes that it carries.
@@ -235,63 +251,103 @@ impl Batch {
     }
 
     /// Copies a message in (a large body is referenced).
+    #[inline]
     pub fn put_content(&mut self, message: &MessageView<'_>) -> Content {
-        let body = message.body.octets();
-        let offset = u32::try_from(self.octets.len()).expect("a batch is bounded by credit");
-        self.octets.extend_from_slice(message.exchange);
-        self.octets.extend_from_slice(message.routing_key);
-        self.octets.extend_from_slice(message.properties);
-        let shared = message.body.is_large().then(|| message.body.to_bytes());
-        match &shared {
-            Some(bytes) => self.shared_octets += bytes.len(),
-            None => self.octets.extend_from_slice(body),
-        }
-        Content {
-            offset,
-            properties_octets: octet_count(message.properties.len()),
-            body_octets: octet_count(body.len()),
-            exchange_octets: short_octet_count(message.exchange),
-            routing_key_octets: short_octet_count(message.routing_key),
-            shared,
-        }
+        self.contents.put(message)
     }
 
-    /// A message that it carries.
-    pub fn view<'a>(octets: &'a [u8], content: &'a Content) -> MessageView<'a> {
-        let rest = &octets[content.offset as usize..];
-        let (exchange, rest) = rest.split_at(usize::from(content.exchange_octets));
-        let (routing_key, rest) = rest.split_at(usize::from(content.routing_key_octets));
-        let (properties, rest) = rest.split_at(content.properties_octets as usize);
-        let body = match &content.shared {
-            Some(bytes) => BodyView::Shared(bytes),
-            None => BodyView::Slice(&rest[..content.body_octets as usize]),
-        };
-        MessageView { exchange, routing_key, properties, body }
+    /// What its messages' contents lie in, for [`Contents::view`].
+    pub fn contents(&self) -> &Contents {
+        &self.contents
     }
 
-    /// Takes it apart: the messages, and the octets that their contents lie in.
-    pub fn into_parts(self) -> (Vec<ShardMessage>, Vec<u8>) {
-        (self.messages, self.octets)
+    /// Takes it apart: the messages, and what their contents lie in.
+    pub fn into_parts(self) -> (Vec<ShardMessage>, Contents) {
+        (self.messages, self.contents)
     }
 
     /// An empty batch on used memory.
-    pub fn from_parts(mut messages: Vec<ShardMessage>, mut octets: Vec<u8>) -> Self {
+    pub fn from_parts(mut messages: Vec<ShardMessage>, mut contents: Contents) -> Self {
         messages.clear();
-        octets.clear();
-        Self { messages, octets, ..Self::default() }
+        contents.octets.clear();
+        contents.bodies.clear();
+        contents.bodies_octets = 0;
+        Self { messages, contents, ..Self::default() }
     }
 
     /// The memory that it holds, in octets.
     pub fn octets_held(&self) -> usize {
-        self.octets.capacity() + self.messages.capacity() * size_of::<ShardMessage>() + self.shared_octets
+        let messages = self.messages.capacity() * size_of::<ShardMessage>();
+        messages + self.contents.octets.capacity() + self.contents.bodies_octets
     }
 }
 
-fn octet_count(length: usize) -> u32 {
-    u32::try_from(length).expect("a message is bounded")
+impl Contents {
+    /// Copies a message in (a large body is referenced).
+    #[inline]
+    pub fn put(&mut self, message: &MessageView<'_>) -> Content {
+        let body = message.body.octets();
+        let is_shared = message.body.is_large();
+        let offset = octet_count(self.octets.len());
+        let small = if is_shared { 0 } else { body.len() };
+        self.octets.reserve(message.exchange.len() + message.routing_key.len() + message.properties.len() + small);
+        self.octets.extend_from_slice(message.exchange);
+        self.octets.extend_from_slice(message.routing_key);
+        self.octets.extend_from_slice(message.properties);
+        let body = if is_shared {
+            self.bodies_octets += body.len();
+            self.bodies.push(message.body.to_bytes());
+            octet_count(self.bodies.len() - 1)
+        } else {
+            self.octets.extend_from_slice(body);
+            octet_count(body.len())
+        };
+        Content {
+            offset,
+            properties_octets: octet_count(message.properties.len()),
+            body,
+            exchange_octets: short_octet_count(message.exchange),
+            routing_key_octets: short_octet_count(message.routing_key),
+            is_shared,
+        }
+    }
+
+    /// A message that was put in.
+    #[inline]
+    pub fn view(&self, content: &Content) -> MessageView<'_> {
+        let rest = &self.octets[content.offset as usize..];
+        let (exchange, rest) = rest.split_at(usize::from(content.exchange_octets));
+        let (routing_key, rest) = rest.split_at(usize::from(content.routing_key_octets));
+        let (properties, rest) = rest.split_at(content.properties_octets as usize);
+        let body = if content.is_shared {
+            BodyView::Shared(&self.bodies[content.body as usize])
+        } else {
+            BodyView::Slice(&rest[..content.body as usize])
+        };
+        MessageView { exchange, routing_key, properties, body }
+    }
 }
 
+#[inline]
+fn octet_count(length: usize) -> u32 {
+    u32::try_from(length).expect("messages and batches are bounded")
+}
+
+#[inline]
 fn short_octet_count(octets: &[u8]) -> u8 {
     debug_assert!(octets.len() <= SHORT_STRING_OCTETS_MAX);
     u8::try_from(octets.len()).expect("a short string is at most 255 octets")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: what crosses for each message is small: it is written on one core and read on another.
+    #[test]
+    fn messages_are_small() {
+        let octets = size_of::<ShardMessage>();
+        assert!(octets <= 96, "{octets} octets");
+        assert!(size_of::<Content>() <= 16, "{} octets", size_of::<Content>());
+    }
 }

@@ -113,6 +113,8 @@ pub(super) struct Queues {
     cells: Vec<Option<Box<QueueCell>>>,
     free: Vec<u32>,
     by_id: QueueSlots,
+    /// Where the last queue lay that was looked up by its identity alone.
+    found_last: u32,
     /// Those that may have deliveries to make, each once.
     pub runnable: Vec<u32>,
     /// Those that something happens to when time passes; may name one that has changed hands twice.
@@ -197,11 +199,15 @@ impl Queues {
 
     /// Where the queue lies that is meant; the handle's slot is a hint.
     #[inline]
-    pub fn find(&self, handle: QueueHandle) -> Option<u32> {
-        match self.get(handle.slot) {
-            Some(cell) if cell.definition.id == handle.id => Some(handle.slot),
-            _ => self.slot_of(handle.id),
+    pub fn find(&mut self, handle: QueueHandle) -> Option<u32> {
+        // Other shards do not know the slot, but mostly mean the queue that was meant last.
+        for slot in [handle.slot, self.found_last] {
+            if self.get(slot).is_some_and(|cell| cell.definition.id == handle.id) {
+                return Some(slot);
+            }
         }
+        self.found_last = self.slot_of(handle.id)?;
+        Some(self.found_last)
     }
 
     /// How other parts call the queue in this slot.

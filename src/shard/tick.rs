@@ -71,7 +71,7 @@ impl Shard {
         let now = self.now;
         let Some(cell) = self.queues.get_mut(slot) else { return };
         let Some(expires) = cell.definition.options.expires_millis else { return };
-        if cell.consumers.len() > 0 {
+        if !cell.consumers.is_empty() {
             cell.used_at = now;
         } else if now.saturating_sub(cell.used_at) >= expires {
             self.retire_queue(slot);

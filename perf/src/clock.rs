@@ -1,0 +1,44 @@
+//! The run's clock: nanoseconds since the process began, the same for all threads.
+
+use std::time::{Duration, Instant};
+
+/// Monotonic; copies agree.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    base: Instant,
+}
+
+impl Clock {
+    /// Begins now.
+    pub fn start() -> Self {
+        Self { base: Instant::now() }
+    }
+
+    /// Nanoseconds since the clock began; it is good for 78 hours, as long as a stamp has room for them.
+    #[inline]
+    pub fn nanos(self) -> u64 {
+        nanos(self.base.elapsed())
+    }
+
+    /// Sleeps until that time; returns at once where it has passed.
+    pub fn sleep_until(self, nanos: u64) {
+        std::thread::sleep(Duration::from_nanos(nanos.saturating_sub(self.nanos())));
+    }
+}
+
+/// A duration in nanoseconds; those of more than 584 years count as that.
+#[inline]
+pub fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What is measured: intended send times in `measure_from..end`. All in nanoseconds of the run's clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Schedule {
+    /// When producers begin.
+    pub start: u64,
+    /// When the warm-up is over.
+    pub measure_from: u64,
+    /// When producers stop; `u64::MAX` where only a count or Ctrl-C ends the run.
+    pub end: u64,
+}

@@ -1,0 +1,130 @@
+//! The built `lepus-perf` against the built broker.
+//!
+//! The broker is the binary that `LEPUS_BIN` names, or else the one beside `lepus-perf`, which is built first.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+const LEPUS_PERF: &str = env!("CARGO_BIN_EXE_lepus-perf");
+
+/// The broker's binary.
+fn broker_binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("LEPUS_BIN") {
+        return PathBuf::from(path);
+    }
+    let directory = Path::new(LEPUS_PERF).parent().expect("a binary is in a directory");
+    let profile = match directory.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    };
+    let arguments = ["build", "--quiet", "--package", "lepus", "--bin", "lepus", "--profile", profile];
+    let built = Command::new(env!("CARGO")).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).status();
+    assert!(built.expect("cargo runs").success(), "the broker does not build");
+    directory.join("lepus")
+}
+
+struct Broker {
+    child: Child,
+    uri: String,
+}
+
+impl Broker {
+    fn start() -> Self {
+        let mut child = Command::new(broker_binary())
+            .args(["--port", "0", "--shards", "2"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the broker starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+        let uri = lines
+            .find_map(|line| line.expect("the banner is text").trim().strip_prefix("listening on ").map(str::to_owned));
+        Self { child, uri: uri.expect("the banner tells the address") }
+    }
+
+    fn perf(&self, arguments: &[&str]) -> Output {
+        let pid = self.child.id().to_string();
+        let mut command = Command::new(LEPUS_PERF);
+        command.args(["run", "--uri", &self.uri, "--broker-pid", &pid]).args(arguments);
+        command.output().expect("lepus-perf runs")
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[track_caller]
+fn check_right(output: &Output, expected: &str) {
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && text.contains(": all right"), "{text}");
+    assert!(text.contains(expected), "'{expected}' is not in: {text}");
+}
+
+/// Goal: every workload publishes what was asked for, receives all of it, and says so.
+#[test]
+fn workloads_come_out_right() {
+    let broker = Broker::start();
+    for (line, expected) in [
+        ("--count 1000", "1000 published, 1000 received"),
+        ("--count 1001 -x 3 -y 2 --queues 4 -q 10 -A 3 -c 7 -f persistent", "1001 published, 1001 received"),
+        ("--count 1000 -x 2 -y 5 -q 20", "1000 published, 1000 received"),
+        ("--count 300 -e perf-fanout -t fanout --queues 5 -y 3 -a", "300 published, 1500 received"),
+        ("--count 1000 -e perf-topic -t topic --bindings 20 --queues 2 -a -s 6", "1000 published, 1000 received"),
+        ("--count 1000 -e perf-direct --queues 3 -a --in-flight 10", "1000 published, 1000 received"),
+        ("--count 5 -s 1000000 -a", "5 published, 5 received"),
+        ("--count 200 -r 1000 -x 2 -c 100", "200 published, 200 received"),
+    ] {
+        let name = format!("-u perf-{}", line.len());
+        let arguments: Vec<&str> = name.split(' ').chain(line.split(' ')).collect();
+        check_right(&broker.perf(&arguments), expected);
+    }
+}
+
+/// Goal: what one run leaves behind another one drains; a run that could not check its own messages is refused.
+#[test]
+fn a_backlog_is_built_and_drained() {
+    let broker = Broker::start();
+    check_right(&broker.perf(&["-y", "0", "--count", "5000", "--keep", "-c", "100"]), "5000 published, 0 received");
+    let refused = broker.perf(&["--count", "1"]);
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("5000 messages are in the queues already"));
+    check_right(&broker.perf(&["-x", "0", "--count", "5000", "-a"]), "0 published, 5000 received");
+    check_right(&broker.perf(&["--count", "10"]), "10 published, 10 received");
+}
+
+/// Goal: the files of a run can be compared.
+#[test]
+fn files_are_written_and_compared() {
+    let broker = Broker::start();
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (json, hgrm) = (path("run.json"), path("run.hgrm"));
+    let output = broker.perf(&["--count", "500", "-r", "5000", "-c", "50", "--json", &json, "--hgrm", &hgrm]);
+    check_right(&output, "response");
+    let compared = Command::new(LEPUS_PERF).args(["compare", &json, &hgrm, &path("run.confirm.hgrm")]).output();
+    let compared = compared.expect("lepus-perf runs");
+    assert!(compared.status.success(), "{}", String::from_utf8_lossy(&compared.stderr));
+    let text = String::from_utf8(compared.stdout).expect("UTF-8");
+    for name in ["response", "service", "send-lag", "confirm"] {
+        assert!(text.lines().any(|line| line.starts_with(name)), "{name} is not in: {text}");
+    }
+}
+
+/// Goal: without a broker, or with options that contradict themselves, there is one clear sentence.
+#[test]
+fn refusals_are_one_sentence() {
+    let check = |arguments: &[&str], expected: &str| {
+        let output = Command::new(LEPUS_PERF).arg("run").args(arguments).output().expect("lepus-perf runs");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(expected) && text.lines().count() == 1, "{text}");
+    };
+    check(&["--uri", "amqp://127.0.0.1:1"], "cannot connect to 127.0.0.1:1");
+    check(&["-q", "5", "-A", "6"], "would wait for ever");
+    let broker = Broker::start();
+    check(&["--uri", &broker.uri.replace("://", "://guest:wrong@")], "refuse");
+    check(&["--uri", &format!("{}/nowhere", broker.uri)], "nowhere");
+}

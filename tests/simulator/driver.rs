@@ -1,0 +1,283 @@
+//! What stands around a shard: the same duties as the real event loop and its sockets, without an executor.
+
+use crate::{context::Context, control::Control, ring::Rings, wire::Wire};
+use lepus::{definitions::ShardIndex, shard::Shard};
+
+const ROUNDS_MAX: usize = 8;
+/// Slices in one vectored write.
+const SLICES_MAX: usize = 64;
+
+/// What a shard's turn needs of the rest of the world.
+pub struct Around<'a> {
+    pub context: &'a mut Context,
+    pub rings: &'a mut Rings,
+    pub control: &'a mut Control,
+    pub wires: &'a mut Vec<Wire>,
+    pub events: &'a mut Vec<Event>,
+}
+
+/// What the clients' books have to know.
+pub enum Event {
+    /// The broker has handled so many octets of this wire, all in all.
+    Used(usize, u64),
+    /// The broker has given the wire up.
+    Disconnected(usize),
+}
+
+struct Socket {
+    wire: usize,
+    /// What is left of the input.
+    input: Vec<u8>,
+    is_resumed: bool,
+    is_stuck: bool,
+    is_over: bool,
+}
+
+pub struct Driver {
+    pub shard: Shard,
+    index: usize,
+    shard_count: usize,
+    sockets: Vec<Option<Socket>>,
+    version: u64,
+    memory_is_short: bool,
+    ticks: u64,
+    ticked_at: u64,
+    /// Its thread does not run before this step.
+    pub stalled_until: u64,
+}
+
+impl Driver {
+    pub fn new(index: usize, shard_count: usize, control: &Control) -> Self {
+        let number = ShardIndex(u16::try_from(index).expect("few"));
+        let shard = Shard::new(number, shard_count, control.published.clone(), 1_700_000_000_000, 42);
+        Self {
+            version: shard.definitions_version(),
+            shard,
+            index,
+            shard_count,
+            sockets: Vec::new(),
+            memory_is_short: false,
+            ticks: 0,
+            ticked_at: 0,
+            stalled_until: 0,
+        }
+    }
+
+    /// Takes in a client.
+    pub fn accept(&mut self, around: &mut Around<'_>, wire: usize) {
+        self.begin_turn(around);
+        let slot = self.shard.handle_accepted(true).slot as usize;
+        if self.sockets.len() <= slot {
+            self.sockets.resize_with(slot + 1, || None);
+        }
+        let socket = Socket { wire, input: Vec::new(), is_resumed: false, is_stuck: false, is_over: false };
+        assert!(self.sockets[slot].replace(socket).is_none(), "a slot was given twice");
+    }
+
+    /// One turn: rings and mail, or some sockets, or both.
+    pub fn turn(&mut self, around: &mut Around<'_>) {
+        let takes_all = around.context.is_healthy;
+        if self.stalled_until > around.context.step && !takes_all {
+            return;
+        }
+        if around.context.now >= self.ticked_at + 100 {
+            self.ticked_at = around.context.now;
+            self.tick(around);
+        }
+        if takes_all || around.context.random.permille(600) {
+            self.pump(around);
+        }
+        let first = around.context.random.below(self.sockets.len().max(1));
+        for at in 0..self.sockets.len() {
+            let slot = (first + at) % self.sockets.len();
+            if self.sockets[slot].is_some() && (takes_all || around.context.random.permille(400)) {
+                self.poll_connection(around, slot);
+            }
+        }
+        for slot in 0..self.sockets.len() {
+            if self.sockets[slot].as_ref().is_some_and(|socket| socket.is_over) {
+                self.disconnected(around, slot);
+            }
+        }
+    }
+
+    fn begin_turn(&mut self, around: &mut Around<'_>) {
+        self.shard.set_now(around.context.now);
+        if self.take_definitions(around) {
+            self.take_mail(around);
+        }
+    }
+
+    fn take_definitions(&mut self, around: &Around<'_>) -> bool {
+        let is_newer = around.control.published.version != self.version;
+        if is_newer {
+            self.version = around.control.published.version;
+            self.shard.set_definitions(around.control.published.clone());
+        }
+        is_newer
+    }
+
+    fn pump(&mut self, around: &mut Around<'_>) {
+        self.begin_turn(around);
+        for peer in 0..self.shard_count {
+            while let Some(batch) = around.rings.receive(around.context, peer, self.index) {
+                self.take_mail(around);
+                self.shard.handle_batch(peer, batch);
+            }
+        }
+        self.take_mail(around);
+        self.end_turn(around);
+    }
+
+    fn take_mail(&mut self, around: &mut Around<'_>) {
+        while let Some(mail) = around.control.mails[self.index].pop_front() {
+            around.context.activity += 1;
+            self.take_definitions(around);
+            self.shard.handle_control(mail);
+        }
+    }
+
+    fn end_turn(&mut self, around: &mut Around<'_>) {
+        for _ in 0..ROUNDS_MAX {
+            self.shard.finish_turn();
+            let mut wrote = false;
+            while let Some(slot) = self.shard.poll_dirty() {
+                self.flush(around, slot as usize);
+                wrote = true;
+            }
+            if !wrote {
+                break;
+            }
+        }
+        for peer in 0..self.shard_count {
+            if around.rings.has_room(self.index, peer)
+                && let Some(batch) = self.shard.poll_batch(peer)
+            {
+                around.rings.send(around.context, self.index, peer, batch);
+            }
+        }
+        while let Some(request) = self.shard.poll_control_request() {
+            around.control.ask(request);
+        }
+        while let Some(slot) = self.shard.poll_resumed() {
+            if let Some(socket) = self.sockets.get_mut(slot as usize).and_then(Option::as_mut) {
+                socket.is_resumed = true;
+            }
+        }
+        if self.memory_is_short != around.context.memory_is_short {
+            self.memory_is_short = around.context.memory_is_short;
+            self.shard.set_memory_is_short(self.memory_is_short);
+        }
+    }
+
+    fn flush(&mut self, around: &mut Around<'_>, slot: usize) {
+        let Some(socket) = self.sockets.get_mut(slot).and_then(Option::as_mut) else { return };
+        let number = u32::try_from(slot).expect("few");
+        let Some(output) = self.shard.output(number) else { return };
+        let wire = &mut around.wires[socket.wire];
+        let waiting = output.len();
+        let is_broken = waiting > 0 && wire.client_is_gone;
+        let mut octets = 0;
+        if waiting > 0 && !socket.is_over && !is_broken {
+            let most =
+                if around.context.random.permille(950) { usize::MAX } else { around.context.random.below(waiting) };
+            octets = wire.write(&output.slices(SLICES_MAX), most);
+            around.context.activity += octets as u64;
+        }
+        socket.is_stuck = octets < waiting && !is_broken;
+        self.shard.handle_written(number, octets, socket.is_stuck);
+        if is_broken || (!socket.is_stuck && self.shard.is_closed(number)) {
+            socket.is_over = true;
+        }
+    }
+
+    fn write_stuck(&mut self, around: &mut Around<'_>, slot: usize) {
+        let number = u32::try_from(slot).expect("few");
+        let mut wrote = false;
+        while let Some(socket) = self.sockets[slot].as_mut()
+            && socket.is_stuck
+        {
+            let wire = &mut around.wires[socket.wire];
+            if wire.client_is_gone {
+                socket.is_over = true;
+                break;
+            }
+            let Some(output) = self.shard.output(number) else { break };
+            let octets = wire.write(&[std::io::IoSlice::new(output.first())], usize::MAX);
+            if octets == 0 {
+                break;
+            }
+            around.context.activity += octets as u64;
+            self.shard.handle_written(number, octets, false);
+            self.flush(around, slot);
+            wrote = true;
+        }
+        if wrote {
+            self.end_turn(around);
+        }
+    }
+
+    fn poll_connection(&mut self, around: &mut Around<'_>, slot: usize) {
+        let number = u32::try_from(slot).expect("few");
+        self.begin_turn(around);
+        self.write_stuck(around, slot);
+        for _ in 0..around.context.random.between(1, 4) {
+            let Some(socket) = self.sockets[slot].as_mut() else { return };
+            if socket.is_over {
+                return;
+            }
+            if std::mem::take(&mut socket.is_resumed) {
+                self.handle_input(around, slot, &[]);
+                continue;
+            }
+            if !self.shard.takes_input(number) {
+                return;
+            }
+            let wire = &mut around.wires[socket.wire];
+            if wire.to_broker.is_empty() {
+                socket.is_over = wire.client_is_gone;
+                return;
+            }
+            let most =
+                if around.context.random.permille(700) { 128 << 10 } else { around.context.random.between(1, 300) };
+            let octets: Vec<u8> = wire.to_broker.drain(..most.min(wire.to_broker.len())).collect();
+            around.context.activity += octets.len() as u64;
+            self.handle_input(around, slot, &octets);
+            self.begin_turn(around);
+        }
+    }
+
+    fn handle_input(&mut self, around: &mut Around<'_>, slot: usize, octets: &[u8]) {
+        let socket = self.sockets[slot].as_mut().expect("the caller found it");
+        socket.input.extend_from_slice(octets);
+        let used = self.shard.handle_input(u32::try_from(slot).expect("few"), &socket.input);
+        socket.input.drain(..used);
+        let wire = &mut around.wires[socket.wire];
+        wire.used += used as u64;
+        around.events.push(Event::Used(socket.wire, wire.used));
+        self.end_turn(around);
+    }
+
+    fn tick(&mut self, around: &mut Around<'_>) {
+        self.begin_turn(around);
+        self.ticks += 1;
+        self.shard.handle_tick(self.ticks);
+        self.end_turn(around);
+    }
+
+    fn disconnected(&mut self, around: &mut Around<'_>, slot: usize) {
+        self.begin_turn(around);
+        let Some(socket) = self.sockets[slot].take() else { return };
+        self.shard.handle_disconnected(u32::try_from(slot).expect("few"));
+        around.wires[socket.wire].broker_is_gone = true;
+        around.events.push(Event::Disconnected(socket.wire));
+        around.context.activity += 1;
+        self.end_turn(around);
+    }
+
+    pub fn begin_shutdown(&mut self, around: &mut Around<'_>) {
+        self.begin_turn(around);
+        self.shard.begin_shutdown();
+        self.end_turn(around);
+    }
+}
