@@ -34,9 +34,9 @@
 //! # How a declaration walks
 //!
 //! `shard/queue_methods.rs` and `shard/exchange_methods.rs` answer from the snapshot what changes nothing. A change is a question
-//! (`shard/control_message.rs`) to the control plane, the only writer, on a thread of its own (`control/thread.rs`,
-//! `control/plane.rs`): it changes the registry (`definitions/registry.rs`), tells the queue's home shard, publishes a new
-//! snapshot, then answers. Until then no further frame of that connection is handled. So whoever acts because of an answer,
+//! (`shard/control_message.rs`) to the control plane, the only writer (`control/plane.rs`): it changes the registry
+//! (`definitions/registry.rs`), tells the queue's home shard, publishes a new snapshot, then answers. It is asked at once where
+//! nobody else is at it, else through its thread: a shard never waits for its lock (`control/thread.rs`). Until then no further frame of that connection is handled. So whoever acts because of an answer,
 //! on whatever connection and shard, finds what was declared.
 //!
 //! # Floors

@@ -33,10 +33,9 @@ impl<T: Named> NameTable<T> {
         self.things.get(hash_octets(name), |it| it.name().as_bytes() == name)
     }
 
-    /// The thing of this name, to be changed.
-    pub fn get_mut(&mut self, name: &[u8]) -> Option<&mut Arc<T>> {
-        self.get(name)?;
-        self.things.get_mut(hash_octets(name), |it| it.name().as_bytes() == name)
+    /// Lets `change` change the thing of this name. `None`, changing nothing, where it is not there.
+    pub fn update<R>(&mut self, name: &[u8], change: impl FnOnce(&mut Arc<T>) -> R) -> Option<R> {
+        self.things.update(hash_octets(name), |it| it.name().as_bytes() == name, change)
     }
 
     /// All things, in no particular order.

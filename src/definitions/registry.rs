@@ -163,10 +163,11 @@ impl Registry {
         self.current.vhost(name.as_bytes()).ok_or_else(|| texts::no_vhost(name).into())
     }
 
-    /// A virtual host that is known to be there, to be changed.
-    pub(super) fn vhost_mut(&mut self, name: &str) -> &mut Vhost {
+    /// Changes a virtual host that is known to be there.
+    pub(super) fn change_vhost<R>(&mut self, name: &str, change: impl FnOnce(&mut Vhost) -> R) -> R {
         self.is_changed = true;
-        Arc::make_mut(self.current.vhosts.get_mut(name.as_bytes()).expect("the virtual host was looked up before"))
+        let changed = self.current.vhosts.update(name.as_bytes(), |vhost| change(Arc::make_mut(vhost)));
+        changed.expect("the virtual host was looked up before")
     }
 }
 
@@ -224,7 +225,7 @@ impl Registry {
             alternate,
             matcher: Matcher::new(kind),
         };
-        self.vhost_mut(vhost).exchanges.insert(Arc::new(exchange));
+        self.change_vhost(vhost, |vhost| vhost.exchanges.insert(Arc::new(exchange)));
         Ok(())
     }
 
@@ -286,13 +287,13 @@ impl Registry {
             options,
         });
         self.queues.insert(definition.id, Arc::clone(&definition));
-        self.vhost_mut(vhost).queues.insert(Arc::clone(&definition));
+        self.change_vhost(vhost, |vhost| vhost.queues.insert(Arc::clone(&definition)));
         Ok(Applied::Queue { definition, created: true })
     }
 
     fn remove_queue(&mut self, id: QueueId) {
         let Some(queue) = self.queues.remove(&id) else { return };
-        self.vhost_mut(&queue.vhost).queues.remove(queue.name.as_bytes());
+        self.change_vhost(&queue.vhost, |vhost| vhost.queues.remove(queue.name.as_bytes()));
         self.drop_bindings_to(&queue.vhost, id.0);
     }
 

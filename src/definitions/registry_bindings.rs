@@ -75,7 +75,7 @@ impl Registry {
         binding.sequence = self.next_number();
         let binding = Arc::new(binding);
         let place = (binding.destination.id(), binding.sequence);
-        self.exchange_mut(ends.vhost, ends.source).matcher.insert(Arc::clone(&binding));
+        self.change_exchange(ends.vhost, ends.source, |source| source.matcher.insert(Arc::clone(&binding)));
         self.inbound.insert(place, Inbound { source: source_name, binding });
         Ok(())
     }
@@ -89,9 +89,11 @@ impl Registry {
             return Ok(());
         }
         check_access(ends, &binding.destination)?;
-        let source = self.exchange_mut(ends.vhost, ends.source);
-        let removed = source.matcher.remove(&binding).expect("the binding was looked up before");
-        let is_unused = source.auto_delete && source.matcher.is_empty();
+        let changed = self.change_exchange(ends.vhost, ends.source, |source| {
+            let removed = source.matcher.remove(&binding).expect("the binding was looked up before");
+            (removed, source.auto_delete && source.matcher.is_empty())
+        });
+        let (removed, is_unused) = changed.expect("the exchange was looked up before");
         self.inbound.remove(&(removed.destination.id(), removed.sequence));
         if is_unused {
             self.drop_exchange(ends.vhost, ends.source);
@@ -110,10 +112,11 @@ impl Registry {
         })
     }
 
-    /// An exchange that is known to be there, to be changed.
-    fn exchange_mut(&mut self, vhost: &str, name: &str) -> &mut Exchange {
-        let exchange = self.vhost_mut(vhost).exchanges.get_mut(name.as_bytes());
-        Arc::make_mut(exchange.expect("the exchange was looked up before"))
+    /// Changes an exchange, if it is there.
+    fn change_exchange<R>(&mut self, vhost: &str, name: &str, change: impl FnOnce(&mut Exchange) -> R) -> Option<R> {
+        self.change_vhost(vhost, |vhost| {
+            vhost.exchanges.update(name.as_bytes(), |exchange| change(Arc::make_mut(exchange)))
+        })
     }
 
     /// Removes an exchange with the bindings that lead to it and away from it, and the auto-delete exchanges whose last
@@ -121,7 +124,8 @@ impl Registry {
     pub(super) fn drop_exchange(&mut self, vhost: &str, name: &str) {
         let mut going = vec![Name::from(name)];
         while let Some(name) = going.pop() {
-            let Some(exchange) = self.vhost_mut(vhost).exchanges.remove(name.as_bytes()) else { continue };
+            let removed = self.change_vhost(vhost, |vhost| vhost.exchanges.remove(name.as_bytes()));
+            let Some(exchange) = removed else { continue };
             for binding in exchange.bindings() {
                 self.inbound.remove(&(binding.destination.id(), binding.sequence));
             }
@@ -143,10 +147,11 @@ impl Registry {
         for place in places {
             let Some(inbound) = self.inbound.remove(&place) else { continue };
             // The source may be gone: an exchange that is bound to itself.
-            let Some(source) = self.vhost_mut(vhost).exchanges.get_mut(inbound.source.as_bytes()) else { continue };
-            let source = Arc::make_mut(source);
-            source.matcher.remove(&inbound.binding);
-            if source.auto_delete && source.matcher.is_empty() {
+            let is_unused = self.change_exchange(vhost, &inbound.source, |source| {
+                source.matcher.remove(&inbound.binding);
+                source.auto_delete && source.matcher.is_empty()
+            });
+            if is_unused == Some(true) {
                 going.push(inbound.source);
             }
         }

@@ -62,9 +62,8 @@ impl<D: Eq + Hash> DirectMatcher<D> {
         match self.keys.get(hash, |set| is_for(set, &binding.routing_key)) {
             Some(set) if set.get(&binding).is_some() => return false,
             Some(_) => {
-                if let Some(set) = self.keys.get_mut(hash, |set| is_for(set, &binding.routing_key)) {
-                    set.insert(binding);
-                }
+                let key = Arc::clone(&binding);
+                self.keys.update(hash, |set| is_for(set, &key.routing_key), |set| set.insert(binding));
             }
             None => self.keys.insert_new(hash, BindingSet::One(binding)),
         }
@@ -76,15 +75,13 @@ impl<D: Eq + Hash> DirectMatcher<D> {
     pub fn remove(&mut self, binding: &Binding<D>) -> Option<Arc<Binding<D>>> {
         self.get(binding)?;
         let hash = hash_octets(&binding.routing_key);
-        let set = self.keys.get_mut(hash, |set| is_for(set, &binding.routing_key))?;
-        let removed = if set.len() > 1 {
-            set.remove(binding)
-        } else {
-            let mut set = self.keys.remove(hash, |set| is_for(set, &binding.routing_key))?;
-            set.remove(binding)
-        };
+        let is_it = |set: &BindingSet<D>| is_for(set, &binding.routing_key);
         self.len -= 1;
-        removed
+        if self.keys.get(hash, is_it)?.len() > 1 {
+            self.keys.update(hash, is_it, |set| set.remove(binding))?
+        } else {
+            self.keys.remove(hash, is_it)?.remove(binding)
+        }
     }
 }
 

@@ -12,6 +12,8 @@ mod fanout;
 mod hash_trie;
 mod headers;
 mod topic;
+mod topic_key;
+mod trie;
 
 pub use binding::Binding;
 pub use direct::DirectMatcher;

@@ -11,7 +11,9 @@
 //! that it can reach, however many `#` a peer puts into a row. (RabbitMQ refuses bindings with more than two `#`; there is no need to.)
 
 use super::binding::{Binding, BindingSet};
-use super::hash_trie::{HashTrie, hash_octets};
+use super::hash_trie::hash_octets;
+use super::topic_key::{Rest, Word, all_of, is_match, octet_of, split_word};
+use super::trie::{Entry, Lineage, Trie};
 use smallvec::SmallVec;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -20,13 +22,15 @@ use std::sync::Arc;
 pub struct TopicMatcher<D> {
     root: Arc<Node<D>>,
     len: usize,
+    /// Of the tries in all nodes.
+    lineage: Lineage,
 }
 
 struct Node<D> {
     /// The word on the edge that leads here.
     word: Word,
     /// Where words lead that are neither `*` nor `#`.
-    literals: HashTrie<Edge<D>>,
+    literals: Trie<Edge<D>>,
     /// Where `*` leads.
     one_word: Option<Arc<Node<D>>>,
     /// Where `#` leads.
@@ -41,24 +45,6 @@ enum Edge<D> {
     Node(Arc<Node<D>>),
     /// To a single binding; `start` is where the word stands in its key.
     Tail { binding: Arc<Binding<D>>, start: u8 },
-}
-
-/// What is left of a key: nothing, or a word and what is behind its dot.
-type Rest<'k> = Option<&'k [u8]>;
-
-/// All of a key. The empty one has no word.
-#[inline]
-fn all_of(key: &[u8]) -> Rest<'_> {
-    (!key.is_empty()).then_some(key)
-}
-
-/// The first word, and what is left.
-#[inline]
-fn split_word(rest: &[u8]) -> (&[u8], Rest<'_>) {
-    match rest.iter().position(|octet| *octet == b'.') {
-        Some(dot) => (&rest[..dot], Some(&rest[dot + 1..])),
-        None => (rest, None),
-    }
 }
 
 impl<D> Edge<D> {
@@ -86,7 +72,7 @@ impl<D> Node<D> {
     fn new(word: &[u8]) -> Self {
         Self {
             word: Word::new(word),
-            literals: HashTrie::default(),
+            literals: Trie::default(),
             one_word: None,
             any_words: None,
             bindings: BindingSet::Empty,
@@ -102,8 +88,8 @@ impl<D> Node<D> {
     }
 
     #[inline]
-    fn literal(&self, word: &[u8], hash: u64) -> Option<&Edge<D>> {
-        self.literals.get(hash, |edge| edge.is_for(word))
+    fn literal(&self, now: u64, word: &[u8], hash: u64) -> Option<&Edge<D>> {
+        self.literals.get(now, hash, |edge| edge.is_for(word))
     }
 }
 
@@ -121,13 +107,13 @@ impl<D> Clone for Node<D> {
 
 impl<D> Default for TopicMatcher<D> {
     fn default() -> Self {
-        Self { root: Arc::new(Node::new(b"")), len: 0 }
+        Self { root: Arc::new(Node::new(b"")), len: 0, lineage: Lineage::default() }
     }
 }
 
 impl<D> Clone for TopicMatcher<D> {
     fn clone(&self) -> Self {
-        Self { root: Arc::clone(&self.root), len: self.len }
+        Self { root: Arc::clone(&self.root), len: self.len, lineage: self.lineage.clone() }
     }
 }
 
@@ -135,7 +121,7 @@ impl<D> TopicMatcher<D> {
     /// Hands all bindings whose pattern matches this routing key to `found`; some perhaps more than once.
     #[inline]
     pub fn for_each_match<'t>(&'t self, routing_key: &[u8], mut found: impl FnMut(&'t Arc<Binding<D>>)) {
-        let mut walk = Walk::<D>::default();
+        let mut walk = Walk::new(self.lineage.version());
         walk.reach(&self.root, &mut found);
         let mut rest = all_of(routing_key);
         while let Some(words) = rest {
@@ -156,8 +142,8 @@ impl<D> TopicMatcher<D> {
         while let Some(node) = nodes.pop() {
             node.bindings.for_each(found);
             nodes.extend(node.one_word.iter().chain(&node.any_words).map(|node| &**node));
-            for edge in &node.literals {
-                match edge {
+            for entry in node.literals.iter(self.lineage.version()) {
+                match &entry.value {
                     Edge::Node(node) => nodes.push(node),
                     Edge::Tail { binding, .. } => found(binding),
                 }
@@ -186,7 +172,7 @@ impl<D: Eq + Hash> TopicMatcher<D> {
             node = match word {
                 b"*" => node.one_word.as_ref()?,
                 b"#" => node.any_words.as_ref()?,
-                _ => match node.literal(word, hash_octets(word))? {
+                _ => match node.literal(self.lineage.version(), word, hash_octets(word))? {
                     Edge::Node(below) => below,
                     Edge::Tail { binding: tail, .. } => return tail.is_same(binding).then_some(tail),
                 },
@@ -201,8 +187,14 @@ impl<D: Eq + Hash> TopicMatcher<D> {
         if self.get(&binding).is_some() {
             return false;
         }
+        if !self.lineage.advance() {
+            self.leave_lineage();
+        }
         self.len += 1;
-        Arc::make_mut(&mut self.root).place(binding, 0);
+        let now = self.lineage.version();
+        if let Err(binding) = self.append(binding) {
+            Arc::make_mut(&mut self.root).place(now, binding, 0);
+        }
         true
     }
 
@@ -210,40 +202,94 @@ impl<D: Eq + Hash> TopicMatcher<D> {
     pub fn remove(&mut self, binding: &Binding<D>) -> Option<Arc<Binding<D>>> {
         self.get(binding)?;
         self.len -= 1;
-        Arc::make_mut(&mut self.root).remove(all_of(&binding.routing_key), binding)
+        Arc::make_mut(&mut self.root).remove(self.lineage.version(), all_of(&binding.routing_key), binding)
+    }
+
+    /// Adds a binding without copying anything, where a node that is there has room for a new literal edge. Gives it back where
+    /// there is no such node.
+    fn append(&self, binding: Arc<Binding<D>>) -> Result<(), Arc<Binding<D>>> {
+        let now = self.lineage.version();
+        let mut node = &self.root;
+        let mut start = 0;
+        while start < binding.routing_key.len() {
+            let (word, _) = split_word(&binding.routing_key[start..]);
+            let below = match word {
+                b"*" => node.one_word.as_ref(),
+                b"#" => node.any_words.as_ref(),
+                _ => {
+                    let hash = hash_octets(word);
+                    match node.literal(now, word, hash) {
+                        Some(Edge::Node(below)) => Some(below),
+                        Some(Edge::Tail { .. }) => None,
+                        None => {
+                            let value = Edge::Tail { start: octet_of(start), binding };
+                            let refused = node.literals.append(Entry { hash, since: now, value });
+                            return refused.map_err(|entry| match entry.value {
+                                Edge::Tail { binding, .. } => binding,
+                                Edge::Node(_) => unreachable!("it is the edge that was just made"),
+                            });
+                        }
+                    }
+                }
+            };
+            let Some(below) = below else { return Err(binding) };
+            node = below;
+            start += word.len() + 1;
+        }
+        Err(binding)
+    }
+
+    /// Builds all of it anew, since another clone was added to.
+    #[cold]
+    fn leave_lineage(&mut self) {
+        let mut own = Self::default();
+        self.for_each_binding(&mut |binding| {
+            own.insert(Arc::clone(binding));
+        });
+        let is_newest = own.lineage.advance();
+        assert!(is_newest, "nobody else holds a new lineage");
+        *self = own;
     }
 }
 
 impl<D: Eq + Hash> Node<D> {
-    /// Adds a binding that is not there. `start` is where the words of its key begin that lead on from here.
-    fn place(&mut self, binding: Arc<Binding<D>>, start: usize) {
-        let mut node = self;
-        let mut start = start;
+    /// Adds a binding that is not there, with version `now`. `start` is where the words of its key begin that lead on from here.
+    fn place(&mut self, now: u64, binding: Arc<Binding<D>>, start: usize) {
+        let key = &binding.routing_key;
         // One behind the last word's end there is no further one; the empty key has none to begin with.
-        while start <= binding.routing_key.len() && !binding.routing_key.is_empty() {
-            let (word, _) = split_word(&binding.routing_key[start..]);
-            let next = start + word.len() + 1;
-            node = match word {
-                b"*" => Arc::make_mut(node.one_word.get_or_insert_with(|| Arc::new(Self::new(word)))),
-                b"#" => Arc::make_mut(node.any_words.get_or_insert_with(|| Arc::new(Self::new(word)))),
-                _ => {
-                    let hash = hash_octets(word);
-                    if node.literal(word, hash).is_none() {
-                        let start = u8::try_from(start).expect("a routing key is at most 255 octets");
-                        node.literals.insert_new(hash, Edge::Tail { binding, start });
-                        return;
-                    }
-                    let edge = node.literals.get_mut(hash, |edge| edge.is_for(word));
-                    edge.expect("it has just been found").node_mut(word, next)
-                }
-            };
-            start = next;
+        if start > key.len() || key.is_empty() {
+            self.bindings.insert(binding);
+            return;
         }
-        node.bindings.insert(binding);
+        let (word, _) = split_word(&key[start..]);
+        let next = start + word.len() + 1;
+        let wildcard = match word {
+            b"*" => &mut self.one_word,
+            b"#" => &mut self.any_words,
+            _ => {
+                let hash = hash_octets(word);
+                if self.literal(now, word, hash).is_none() {
+                    let value = Edge::Tail { start: octet_of(start), binding };
+                    self.literals.insert(Entry { hash, since: now, value });
+                    return;
+                }
+                let copy = Arc::clone(&binding);
+                let word = split_word(&copy.routing_key[start..]).0;
+                let placed = self.literals.update(
+                    now,
+                    hash,
+                    |edge| edge.is_for(word),
+                    |edge| edge.node_mut(now, word).place(now, binding, next),
+                );
+                return placed.expect("it has just been found");
+            }
+        };
+        let below = wildcard.get_or_insert_with(|| Arc::new(Self::new(word)));
+        Arc::make_mut(below).place(now, binding, next);
     }
 
     /// Takes a binding that is known to be there out from below, and the nodes that it leaves empty.
-    fn remove(&mut self, rest: Rest<'_>, binding: &Binding<D>) -> Option<Arc<Binding<D>>> {
+    fn remove(&mut self, now: u64, rest: Rest<'_>, binding: &Binding<D>) -> Option<Arc<Binding<D>>> {
         let Some(words) = rest else { return self.bindings.remove(binding) };
         let (word, further) = split_word(words);
         let wildcard = match word {
@@ -251,23 +297,25 @@ impl<D: Eq + Hash> Node<D> {
             b"#" => &mut self.any_words,
             _ => {
                 let hash = hash_octets(word);
-                if let Edge::Node(below) = self.literals.get_mut(hash, |edge| edge.is_for(word))? {
-                    let below = Arc::make_mut(below);
-                    let removed = below.remove(further, binding);
-                    if !below.is_empty() {
-                        return removed;
-                    }
-                    self.literals.remove(hash, |edge| edge.is_for(word));
-                    return removed;
+                if let Edge::Tail { .. } = self.literal(now, word, hash)? {
+                    return match self.literals.remove(now, hash, |edge| edge.is_for(word))? {
+                        Edge::Tail { binding, .. } => Some(binding),
+                        Edge::Node(_) => None,
+                    };
                 }
-                return match self.literals.remove(hash, |edge| edge.is_for(word))? {
-                    Edge::Tail { binding, .. } => Some(binding),
-                    Edge::Node(_) => None,
-                };
+                let is_it = |edge: &Edge<D>| edge.is_for(word);
+                let (removed, is_empty) = self.literals.update(now, hash, is_it, |edge| {
+                    let below = edge.node_mut(now, word);
+                    (below.remove(now, further, binding), below.is_empty())
+                })?;
+                if is_empty {
+                    self.literals.remove(now, hash, is_it);
+                }
+                return removed;
             }
         };
         let below = Arc::make_mut(wildcard.as_mut()?);
-        let removed = below.remove(further, binding);
+        let removed = below.remove(now, further, binding);
         if below.is_empty() {
             *wildcard = None;
         }
@@ -276,13 +324,12 @@ impl<D: Eq + Hash> Node<D> {
 }
 
 impl<D: Eq + Hash> Edge<D> {
-    /// The node behind this edge, to be changed. A binding that stood alone gets one; its next word stands at `next`.
-    fn node_mut(&mut self, word: &[u8], next: usize) -> &mut Node<D> {
+    /// The node behind this edge, to be changed. A binding that stood alone gets one.
+    fn node_mut(&mut self, now: u64, word: &[u8]) -> &mut Node<D> {
         if let Self::Tail { binding, start } = self {
-            let its_next = usize::from(*start) + word.len() + 1;
-            debug_assert_eq!(its_next, next, "the same words lead to both");
+            let next = usize::from(*start) + word.len() + 1;
             let mut node = Node::new(word);
-            node.place(Arc::clone(binding), its_next);
+            node.place(now, Arc::clone(binding), next);
             *self = Self::Node(Arc::new(node));
         }
         match self {
@@ -292,32 +339,10 @@ impl<D: Eq + Hash> Edge<D> {
     }
 }
 
-/// Whether a pattern's words match a key's. The last `#` that was passed takes one word more wherever the rest does not fit; that
-/// earlier ones need not is what makes this quick.
-fn is_match(pattern: Rest<'_>, key: Rest<'_>) -> bool {
-    let (mut pattern, mut key) = (pattern, key);
-    let mut last_any_words: Option<(Rest<'_>, Rest<'_>)> = None;
-    loop {
-        match (pattern.map(split_word), key.map(split_word)) {
-            (None, None) | (Some((b"#", None)), _) => return true,
-            (Some((b"#", behind)), _) => {
-                last_any_words = Some((behind, key));
-                pattern = behind;
-            }
-            (Some((wanted, behind)), Some((word, further))) if wanted == b"*" || wanted == word => {
-                (pattern, key) = (behind, further);
-            }
-            _ => {
-                let Some((behind, Some(words))) = last_any_words else { return false };
-                (pattern, key) = (behind, split_word(words).1);
-                last_any_words = Some((pattern, key));
-            }
-        }
-    }
-}
-
 /// Where the words that were looked at so far lead to.
 struct Walk<'t, D> {
+    /// The version that is walked.
+    now: u64,
     /// Nodes that exactly these words reach.
     reached: SmallVec<[&'t Node<D>; 16]>,
     /// The same after the next word, while it is being made.
@@ -326,13 +351,12 @@ struct Walk<'t, D> {
     lasting: SmallVec<[&'t Node<D>; 8]>,
 }
 
-impl<D> Default for Walk<'_, D> {
-    fn default() -> Self {
-        Self { reached: SmallVec::new(), next: SmallVec::new(), lasting: SmallVec::new() }
-    }
-}
-
 impl<'t, D> Walk<'t, D> {
+    #[inline]
+    fn new(now: u64) -> Self {
+        Self { now, reached: SmallVec::new(), next: SmallVec::new(), lasting: SmallVec::new() }
+    }
+
     /// Takes one word, behind which there are `further` ones. Returns whether these can lead anywhere still.
     #[inline]
     fn step(&mut self, word: &[u8], further: Rest<'_>, found: &mut impl FnMut(&'t Arc<Binding<D>>)) -> bool {
@@ -358,17 +382,17 @@ impl<'t, D> Walk<'t, D> {
         further: Rest<'_>,
         found: &mut impl FnMut(&'t Arc<Binding<D>>),
     ) {
-        match node.literal(word, hash) {
+        match node.literal(self.now, word, hash) {
             Some(Edge::Node(below)) => {
                 self.next.push(below);
                 self.reach_any_words(below, found);
             }
-            Some(Edge::Tail { binding, start }) => {
-                if is_match(split_word(&binding.routing_key[usize::from(*start)..]).1, further) {
-                    found(binding);
-                }
+            Some(Edge::Tail { binding, start })
+                if is_match(split_word(&binding.routing_key[usize::from(*start)..]).1, further) =>
+            {
+                found(binding);
             }
-            None => {}
+            _ => {}
         }
         if let Some(below) = &node.one_word {
             self.next.push(below);
@@ -399,38 +423,6 @@ impl<'t, D> Walk<'t, D> {
         }
     }
 }
-
-/// A word, without an allocation where it is short.
-#[derive(Clone)]
-enum Word {
-    Short { len: u8, octets: [u8; Self::SHORT_OCTETS_MAX] },
-    Long(Box<[u8]>),
-}
-
-impl Word {
-    const SHORT_OCTETS_MAX: usize = 22;
-
-    fn new(word: &[u8]) -> Self {
-        let mut octets = [0; Self::SHORT_OCTETS_MAX];
-        match (octets.get_mut(..word.len()), u8::try_from(word.len())) {
-            (Some(place), Ok(len)) => {
-                place.copy_from_slice(word);
-                Self::Short { len, octets }
-            }
-            _ => Self::Long(word.into()),
-        }
-    }
-
-    #[inline]
-    fn octets(&self) -> &[u8] {
-        match self {
-            Self::Short { len, octets } => &octets[..usize::from(*len)],
-            Self::Long(octets) => octets,
-        }
-    }
-}
-
-const _: () = assert!(size_of::<Word>() == 24);
 
 #[cfg(test)]
 mod tests {
@@ -555,6 +547,10 @@ mod tests {
                     prop_assert!(matcher.remove(&binding(pattern, destination)).is_some());
                 }
             }
+            // Both clones are added to from here on; only one of them is the newest.
+            let mut other = before.clone();
+            prop_assert!(other.insert(binding("c.#", patterns.len())));
+            prop_assert!(matcher.insert(binding("#.c", patterns.len())));
             for key in &keys {
                 let expected = |with_gone: bool| -> BTreeSet<usize> {
                     let is_expected = |(pattern, goes): &(String, bool)| {
@@ -563,7 +559,12 @@ mod tests {
                     (0..patterns.len()).filter(|&index| is_expected(&patterns[index])).collect()
                 };
                 prop_assert_eq!(matches(&before, key), expected(true));
-                prop_assert_eq!(matches(&matcher, key), expected(false));
+                let with = |pattern: &str, mut found: BTreeSet<usize>| {
+                    found.extend(is_naive_match(&all_words(pattern), &all_words(key)).then_some(patterns.len()));
+                    found
+                };
+                prop_assert_eq!(matches(&matcher, key), with("#.c", expected(false)));
+                prop_assert_eq!(matches(&other, key), with("c.#", expected(true)));
             }
             let mut count = 0;
             matcher.for_each_binding(&mut |_| count += 1);

@@ -90,7 +90,7 @@ pub struct ServeOptions {
     #[arg(long, value_name = "FILE", env = "LEPUS_DEFINITIONS", hide_env_values = true)]
     pub definitions: Option<PathBuf>,
 
-    /// Never let a shard sleep: lower latency for a whole core of CPU each. Only sensible with cores to spare.
+    /// Let pinned shards look for work for 200 microseconds before they sleep: lower latency, more CPU time.
     #[arg(long, env = "LEPUS_BUSY_POLL", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub busy_poll: bool,
 }

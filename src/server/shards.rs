@@ -1,7 +1,10 @@
 //! Starts the shards' threads and the control plane, hands connections to them, ends them. A driver.
 
 use crate::{
-    control::{plane::ControlPlane, thread},
+    control::{
+        plane::ControlPlane,
+        thread::{Control, Desk},
+    },
     definitions::{Registry, ShardIndex, import::Import},
     server::{allocator, ring_memory::RingPlan, start_error::StartError},
     shard::{
@@ -63,11 +66,10 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
     }
     let (mut plane, outcome) = ControlPlane::new(registry, count);
     let (links, mailboxes) = mesh::connect(count);
-    let (control, requests) = mpsc::channel();
     let published = Arc::new(Published::new(plane.snapshot()));
     let gauges: Arc<Vec<Gauges>> = Arc::new(std::iter::repeat_with(Gauges::default).take(count).collect());
-    let (no_logins, _) = mpsc::channel();
-    thread::carry_out(outcome, &mut plane, &mailboxes, &published, &no_logins);
+    let control = Control::new(plane, outcome, mailboxes.clone(), Arc::clone(&published));
+    let (queue, requests) = mpsc::channel();
     let (failed, failures) = mpsc::channel();
     let clock = Instant::now();
     let unix_millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
@@ -77,6 +79,7 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
     for (index, (links, core)) in links.into_iter().zip(&plan.cores).enumerate() {
         let number = ShardIndex(u16::try_from(index).expect("shards are bounded"));
         let shard = Shard::new(number, count, published.load(), unix_offset_millis, reply_secret);
+        let desk = Desk::new(Arc::clone(&control), queue.clone());
         let start = ShardStart {
             shard,
             links,
@@ -85,7 +88,7 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
             ring_entries: plan.rings.depth,
             io_memory_octets: plan.rings.io_memory_octets,
             published: Arc::clone(&published),
-            control: control.clone(),
+            control: Box::new(move |request| desk.ask(request)),
             gauges: Arc::clone(&gauges),
             memory_limit_octets: plan.memory_limit_octets,
             collect_memory: allocator::collect,
@@ -94,10 +97,10 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
         spawn_shard(index, start, failed.clone())?;
     }
     drop(failed);
-    let told = mailboxes.clone();
+    drop(queue);
     std::thread::Builder::new()
         .name("control".into())
-        .spawn(move || thread::run(plane, &requests, &told, &published))
+        .spawn(move || control.run(&requests))
         .map_err(|error| setup("the control plane's thread", error))?;
     // Each shard tells once that it runs, or why it doesn't.
     for _ in 0..count {

@@ -86,7 +86,7 @@ impl Shard {
         };
         let is_far_guest = |user: &str| user == LOOPBACK_USER && !connection.from_loopback;
         let Some(credentials) = credentials.filter(|credentials| !is_far_guest(&credentials.user)) else {
-            self.refuse_login(slot, mechanism);
+            self.refuse_login(slot, "(guest from elsewhere, or none that could be read)", mechanism);
             return Ok(());
         };
         let user = Name::from(credentials.user);
@@ -107,7 +107,7 @@ impl Shard {
     /// The credentials were verified.
     pub(super) fn finish_login(&mut self, slot: u32, user: Name, mechanism: &'static str, is_right: bool) {
         if !is_right {
-            self.refuse_login(slot, mechanism);
+            self.refuse_login(slot, &user, mechanism);
             return;
         }
         let Some(connection) = self.connections.get_mut(slot) else { return };
@@ -118,9 +118,9 @@ impl Shard {
         self.send(slot, 0, &Method::ConnectionTune(tune));
     }
 
-    fn refuse_login(&mut self, slot: u32, mechanism: &str) {
+    fn refuse_login(&mut self, slot: u32, user: &str, mechanism: &str) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        tracing::warn!("a login was refused using authentication mechanism {mechanism}");
+        tracing::warn!("connection {slot}: the login of user {user} was refused (mechanism {mechanism})");
         if connection.capabilities.authentication_failure_close {
             let text = format!(
                 "Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."

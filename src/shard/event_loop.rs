@@ -26,7 +26,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-        mpsc::Sender,
     },
     task::Poll,
     time::{Duration, Instant},
@@ -102,7 +101,7 @@ pub struct ShardStart {
     /// The definitions.
     pub published: Arc<Published>,
     /// The control plane.
-    pub control: Sender<ControlRequest>,
+    pub control: Box<dyn FnMut(ControlRequest) + Send>,
     /// The gauges of all shards.
     pub gauges: Arc<Vec<Gauges>>,
     /// Above how much memory publishers are paused, in octets.
@@ -121,7 +120,7 @@ pub(super) struct EventLoop {
     links: Links,
     published: Arc<Published>,
     published_version: u64,
-    control: Sender<ControlRequest>,
+    control: Box<dyn FnMut(ControlRequest)>,
     gauges: Arc<Vec<Gauges>>,
     memory_limit_octets: u64,
     memory_is_short: bool,
@@ -297,11 +296,7 @@ impl EventLoop {
         while let Ok(mail) = self.links.mail.try_recv() {
             match mail {
                 Mail::Control(mail) => {
-                    let version = self.published.version.load(Ordering::Acquire);
-                    if version != self.published_version {
-                        self.published_version = version;
-                        self.shard.set_definitions(self.published.load());
-                    }
+                    self.refresh_definitions();
                     self.shard.handle_control(mail);
                 }
                 Mail::Connection(stream, peer) => self.accepted.push((stream, peer)),
@@ -319,7 +314,8 @@ impl EventLoop {
 
     /// Writes everything out that the shard has left.
     pub fn end_turn(&mut self) {
-        for _ in 0..ROUNDS_MAX {
+        let mut rounds = 0;
+        loop {
             self.shard.finish_turn();
             // Before the sockets: who has its answer may go on elsewhere.
             self.send_batches();
@@ -328,21 +324,44 @@ impl EventLoop {
                 self.flush(slot);
                 wrote = true;
             }
-            if !wrote {
+            if !self.ask_control() && !wrote {
+                break;
+            }
+            rounds += 1;
+            if rounds == ROUNDS_MAX {
+                self.links.doorbell.poke();
                 break;
             }
         }
         self.send_batches();
-        while let Some(request) = self.shard.poll_control_request() {
-            // The control plane outlives the shards, except while the process ends.
-            let _ = self.control.send(request);
-        }
         while let Some(slot) = self.shard.poll_resumed() {
             if let Some(socket) = self.sockets.get_mut(slot as usize).and_then(Option::as_mut) {
                 socket.resume();
             }
         }
         self.watch_memory();
+    }
+
+    /// Asks the control plane what the shard has to ask. Whether there are answers already.
+    fn ask_control(&mut self) -> bool {
+        let mut asked = false;
+        while let Some(request) = self.shard.poll_control_request() {
+            (self.control)(request);
+            asked = true;
+        }
+        if asked {
+            self.refresh_definitions();
+            self.take_mail();
+        }
+        asked
+    }
+
+    fn refresh_definitions(&mut self) {
+        let version = self.published.version.load(Ordering::Acquire);
+        if version != self.published_version {
+            self.published_version = version;
+            self.shard.set_definitions(self.published.load());
+        }
     }
 
     fn flush(&mut self, slot: u32) {

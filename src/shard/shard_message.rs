@@ -338,3 +338,16 @@ fn short_octet_count(octets: &[u8]) -> u8 {
     debug_assert!(octets.len() <= SHORT_STRING_OCTETS_MAX);
     u8::try_from(octets.len()).expect("a short string is at most 255 octets")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: what crosses for each message is small: it is written on one core and read on another.
+    #[test]
+    fn messages_are_small() {
+        let octets = size_of::<ShardMessage>();
+        assert!(octets <= 96, "{octets} octets");
+        assert!(size_of::<Content>() <= 16, "{} octets", size_of::<Content>());
+    }
+}

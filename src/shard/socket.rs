@@ -26,6 +26,8 @@ use std::{
 /// Reads that fill the buffer, one after the other, before a connection rests: glommio polls for I/O only when no task can
 /// run, and a reader that always finds data would never stop.
 pub const READS_MAX: u32 = 4;
+/// Methods that had to wait for an answer, one after the other, before a connection rests.
+const RESUMES_MAX: u32 = 64;
 /// How long it rests then.
 const REST: Duration = Duration::from_micros(20);
 /// Slices in one vectored write.
@@ -148,13 +150,23 @@ fn poll_connection(
     if std::mem::take(&mut event_loop.socket(slot).is_resumed) {
         event_loop.handle_input(slot, None);
     }
-    let mut full_reads = 0;
+    let (mut full_reads, mut resumes) = (0, 0);
     loop {
         if event_loop.socket(slot).is_over {
             return Poll::Ready(());
         }
+        if full_reads == READS_MAX || resumes == RESUMES_MAX {
+            let mut timer = Timer::new(REST);
+            let pending = Pin::new(&mut timer).poll(context).is_pending();
+            *rest = Some(timer);
+            if pending {
+                return Poll::Pending;
+            }
+            (full_reads, resumes) = (0, 0);
+        }
         if std::mem::take(&mut event_loop.socket(slot).is_resumed) {
             event_loop.handle_input(slot, None);
+            resumes += 1;
             continue;
         }
         if !event_loop.shard.takes_input(slot) {
@@ -168,15 +180,6 @@ fn poll_connection(
         event_loop.handle_input(slot, Some(octets));
         if octets == READ_OCTETS {
             full_reads += 1;
-        }
-        if full_reads == READS_MAX {
-            let mut timer = Timer::new(REST);
-            let pending = Pin::new(&mut timer).poll(context).is_pending();
-            *rest = Some(timer);
-            if pending {
-                return Poll::Pending;
-            }
-            full_reads = 0;
         }
         event_loop.begin_turn();
     }
