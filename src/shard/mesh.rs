@@ -192,22 +192,50 @@ impl Links {
         }
     }
 
+    /// Takes what each ring holds. Peers that may be waiting for room are woken.
+    ///
+    /// Whether a ring is full cannot be asked beside the taking: it may fill between the question and the first batch taken,
+    /// and its sender would wait unheard. But whoever waits has left a full ring, and of that half is taken at once.
     fn look(&mut self, found: &mut Vec<(usize, Batch)>) {
-        for peer in 0..self.peers.len() {
-            while let Some(batch) = self.receive(peer) {
+        for (peer, ring) in self.incoming.iter_mut().enumerate() {
+            let Some(ring) = ring else { continue };
+            let before = found.len();
+            while let Ok(batch) = ring.pop() {
                 found.push((peer, batch));
+            }
+            if found.len() - before >= RING_BATCHES_MAX / 2 {
+                self.peers[peer].ring();
             }
         }
     }
+}
 
-    /// Takes the next batch from a peer; a peer whose ring had been full is told that there is room.
-    fn receive(&mut self, peer: usize) -> Option<Batch> {
-        let consumer = self.incoming[peer].as_mut()?;
-        let was_full = consumer.slots() == RING_BATCHES_MAX;
-        let batch = consumer.pop().ok()?;
-        if was_full {
-            self.peers[peer].ring();
+#[cfg(test)]
+mod tests {
+    use super::{Batch, Links, connect};
+    use crate::limits::RING_BATCHES_MAX;
+
+    /// Sends so many batches, has the other side take them, and tells whether the sender was rung for.
+    fn is_rung_after(count: usize) -> bool {
+        let (mut links, _) = connect(2);
+        let (mut receiver, mut sender): (Links, Links) = (links.remove(1), links.remove(0));
+        for _ in 0..count {
+            assert!(sender.has_room(1));
+            sender.send(1, Batch::default());
         }
-        Some(batch)
+        assert_eq!(sender.has_room(1), count < RING_BATCHES_MAX);
+        let (mut taken, mut later) = (Vec::new(), Vec::new());
+        receiver.receive_all(&mut taken, &mut later);
+        assert_eq!(taken.len(), count);
+        sender.doorbell.is_rung()
+    }
+
+    /// Goal: who waits for room is woken when there is, and nobody is woken for every batch.
+    /// Method: empty a ring that is full, one that the last batch would have filled, and one that holds little.
+    #[test]
+    fn who_waits_for_room_is_woken() {
+        assert!(is_rung_after(RING_BATCHES_MAX));
+        assert!(is_rung_after(RING_BATCHES_MAX - 1), "it may have been full when its sender looked");
+        assert!(!is_rung_after(1));
     }
 }
