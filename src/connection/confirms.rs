@@ -108,11 +108,6 @@ impl Confirms {
         self.accepted_through > self.told_through || !self.singles.is_empty()
     }
 
-    /// How many publishes wait for an answer of another shard.
-    pub fn undecided_count(&self) -> usize {
-        self.undecided.len()
-    }
-
     /// Takes what there is to tell, in order.
     pub fn poll_verdicts(&mut self, mut tell: impl FnMut(Verdict)) {
         let base = self.base;

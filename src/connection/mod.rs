@@ -78,12 +78,8 @@ pub struct Consumer {
     pub tag: Box<[u8]>,
     /// Its queue; `None` for a consumer of direct replies.
     pub queue: Option<QueueHandle>,
-    /// The queue's name.
-    pub queue_name: Name,
     /// What the queue calls it.
     pub key: ConsumerKey,
-    /// Whether deliveries await acknowledgements.
-    pub acknowledges: bool,
     /// The start of its `basic.deliver` frames, up to the delivery tag, with the frame's size left zero.
     pub delivery_prefix: Box<[u8]>,
     /// Octets that a queue on another shard has sent and that were not given back as window yet.

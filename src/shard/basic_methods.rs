@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     connection::{Awaiting, Channel, Connection, Consumer, Hold, Mode, QueueHandle, Settlement, Then, Transaction},
-    definitions::{Action, QueueDefinition},
+    definitions::Action,
     limits::{CONSUMER_WINDOW_OCTETS, CONSUMERS_PER_CHANNEL_MAX},
     protocol::{
         exception::{ChannelException, ConnectionException, Exception},
@@ -114,7 +114,7 @@ impl Shard {
             credit: self.consumer_credit(slot, number, consume.no_ack),
         };
         let queue = Some(QueueHandle { home: definition.home, slot: u32::MAX, id: definition.id });
-        let index = self.add_consumer(slot, number, consume, &definition, queue)?;
+        let index = self.add_consumer(slot, number, consume, queue)?;
         let connection = self.connections.get(slot).expect("a method has a connection");
         let serial = connection.consumer_serial;
         let home = ConsumerHome {
@@ -143,7 +143,6 @@ impl Shard {
         slot: u32,
         number: u16,
         consume: &basic::Consume<'_>,
-        definition: &QueueDefinition,
         queue: Option<QueueHandle>,
     ) -> Result<u32, Exception> {
         let tag: Box<[u8]> = if consume.consumer_tag.is_empty() {
@@ -167,9 +166,7 @@ impl Shard {
             delivery_prefix: delivery_prefix(number, &tag),
             tag: tag.clone(),
             queue,
-            queue_name: definition.name.clone(),
             key: ConsumerKey { slot: u32::MAX, generation: 0 },
-            acknowledges: !consume.no_ack,
             owed_octets: 0,
             hold: Hold::None,
             serial: connection.consumer_serial,

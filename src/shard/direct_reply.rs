@@ -12,11 +12,10 @@ use super::{
 };
 use crate::{
     connection::Mode,
-    definitions::{ConnectionId, QueueDefinition, QueueId, QueueOptions, ShardIndex},
+    definitions::{ConnectionId, QueueId, ShardIndex},
     message::MessageView,
     protocol::{
         exception::Exception,
-        field_value::FieldTable,
         method::{Method, basic},
     },
 };
@@ -39,9 +38,7 @@ impl Shard {
         if self.channel_mut(slot, number).reply_consumer.is_some() {
             return Err(precondition("reply consumer already set"));
         }
-        let connection = self.connections.get(slot).expect("a method has a connection");
-        let definition = pseudo_queue(connection.vhost.clone(), self.index);
-        let index = self.add_consumer(slot, number, consume, &definition, None)?;
+        let index = self.add_consumer(slot, number, consume, None)?;
         self.channel_mut(slot, number).reply_consumer = Some(index);
         if !consume.no_wait {
             let connection = self.connections.get(slot).expect("a method has a connection");
@@ -164,20 +161,5 @@ impl Shard {
         octets[..8].copy_from_slice(&self.reply_seal(&number.to_be_bytes()).to_be_bytes());
         octets[8..].copy_from_slice(&self.reply_seal(&(!number).to_be_bytes()).to_be_bytes());
         URL_SAFE_NO_PAD.encode(octets)
-    }
-}
-
-fn pseudo_queue(vhost: crate::definitions::Name, home: ShardIndex) -> QueueDefinition {
-    QueueDefinition {
-        id: QueueId(0),
-        vhost,
-        name: String::from_utf8_lossy(REPLY_TO_QUEUE).into(),
-        home,
-        durable: false,
-        auto_delete: false,
-        exclusive_owner: None,
-        server_named: false,
-        arguments: FieldTable::default(),
-        options: QueueOptions::default(),
     }
 }
