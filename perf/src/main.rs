@@ -27,6 +27,8 @@ mod producer;
 mod progress;
 mod report;
 mod report_table;
+#[allow(dead_code, reason = "the content of result files; what fills and shows it follows")]
+mod result;
 mod run;
 mod sequence;
 mod stamp;

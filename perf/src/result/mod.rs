@@ -1,0 +1,238 @@
+//! What runs have shown: the content of a result file, and what every table, plot and comparison is made of.
+//!
+//! A result file is one JSON object, a [`ResultFile`]; its fields are the format. Times are in nanoseconds, sizes in octets,
+//! and rates in messages a second, unless a name says otherwise. Histograms are whole, for each interval: quantiles of several
+//! intervals or rounds come from their merged counts, never from averaging quantiles.
+
+mod recorded;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use recorded::Recorded;
+
+/// Names the format; readers refuse others.
+pub const SCHEMA: &str = "lepus-perf/2";
+
+/// One file: one run, or the runs of a sweep, of several targets in turn, or of a suite.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ResultFile {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// How it came to be.
+    pub origin: Origin,
+    /// In the order in which they were made.
+    pub runs: Vec<Run>,
+}
+
+/// Where, when and by which command.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Origin {
+    /// Version of lepus-perf.
+    pub version: String,
+    /// Revision that it was built from, where that was known.
+    pub revision: Option<String>,
+    /// The exact command line.
+    pub command: Vec<String>,
+    /// When it began, in milliseconds since 1970.
+    pub started_unix_millis: u64,
+    /// Model of the CPU.
+    pub cpu_model: String,
+    /// Processors that this process may use.
+    pub processors: usize,
+    /// Kernel's release.
+    pub kernel: String,
+    /// Memory of the machine.
+    pub memory_octets: u64,
+}
+
+/// One run: one workload against one target.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Run {
+    /// Name of the scenario; runs of the same name are comparable.
+    pub scenario: String,
+    /// Against what.
+    pub target: Target,
+    /// From 0, where targets or scenarios are repeated.
+    pub round: u32,
+    /// Options of the workload, as they are given on the command line: `rate` → `20000`.
+    pub workload: BTreeMap<String, String>,
+    /// The wanted rate, where the loop is open.
+    pub rate: Option<f64>,
+    /// What arrival times, sizes and keys were drawn with.
+    pub seed: u64,
+    /// When the first message was to be sent, in milliseconds since 1970.
+    pub started_unix_millis: u64,
+    /// Cores that the load generator ran on; empty: any.
+    pub client_cores: Vec<usize>,
+    /// The first ones are warm-up, as they say.
+    pub intervals: Vec<Interval>,
+    /// All messages, warm-up included.
+    pub check: Check,
+    /// The broker's process in the measured time, where it is known.
+    pub broker: Option<BrokerUse>,
+    /// CPU time of the load generator in the measured time, in seconds.
+    pub client_cpu_seconds: f64,
+    /// Why its latencies must not be trusted; empty: they may.
+    pub invalid: Vec<String>,
+    /// What a reader should know, such as shared cores.
+    pub warnings: Vec<String>,
+}
+
+/// A broker.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Target {
+    /// How it is called in tables: as the user named it, else product and version.
+    pub name: String,
+    /// Where it was reached, without the password.
+    pub uri: String,
+    /// Of its server properties.
+    pub product: String,
+    /// Of its server properties.
+    pub version: String,
+    /// Of its server properties.
+    pub platform: String,
+    /// Cores that its process may run on, where it is known.
+    pub cores: Vec<usize>,
+}
+
+/// What happened in about a second.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Interval {
+    /// When it began, in seconds after the run's start.
+    pub start_seconds: f64,
+    /// How long it was.
+    pub seconds: f64,
+    /// Whether it comes before what is measured.
+    pub is_warm_up: bool,
+    /// What was counted in it.
+    pub counts: Counts,
+    /// Messages published and not yet received at its end.
+    pub backlog: u64,
+    /// CPU time of the broker's process in it, in seconds, where that is known.
+    pub broker_cpu_seconds: Option<f64>,
+    /// Resident memory of the broker's process at its end, where that is known.
+    pub broker_resident_octets: Option<u64>,
+    /// Latencies by [`histogram`] names, in nanoseconds; a message belongs to the interval in which it was received.
+    pub histograms: BTreeMap<String, Recorded>,
+}
+
+/// Names of histograms.
+pub mod histogram {
+    /// From when a message was to be sent until it was received.
+    pub const RESPONSE: &str = "response";
+    /// From when it was sent until it was received.
+    pub const SERVICE: &str = "service";
+    /// From when it was to be sent until it was sent.
+    pub const SEND_LAG: &str = "send-lag";
+    /// From when it was sent until the broker confirmed it.
+    pub const CONFIRM: &str = "confirm";
+    /// From a request until its reply: RPC, `basic.get`, declarations, connections, `tx.commit`.
+    pub const ROUND_TRIP: &str = "round-trip";
+    /// All, in the order in which they are shown, with what they mean.
+    pub const ALL: [(&str, &str); 5] = [
+        (RESPONSE, "intended send time to receipt"),
+        (SERVICE, "sent to receipt"),
+        (SEND_LAG, "intended send time to sent"),
+        (CONFIRM, "sent to confirmed"),
+        (ROUND_TRIP, "request to reply"),
+    ];
+}
+
+/// Messages, or operations.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Counts {
+    /// Written by producers.
+    pub published: u64,
+    /// Confirmed by the broker.
+    pub confirmed: u64,
+    /// Refused by the broker (`basic.nack` to a producer).
+    pub refused: u64,
+    /// Returned as not routable.
+    pub returned: u64,
+    /// Received by consumers, redeliveries included.
+    pub received: u64,
+    /// Acknowledged by consumers.
+    pub acknowledged: u64,
+    /// Given back by consumers.
+    pub requeued: u64,
+    /// Churn: operations done (connections, channels, queues or bindings made and removed); RPC: replies.
+    pub operations: u64,
+}
+
+/// Whether everything was right, over the whole run.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Check {
+    /// What was counted over the whole run.
+    pub totals: Counts,
+    /// Messages that never came, though the broker had taken them.
+    pub lost: u64,
+    /// Messages that came again without `redelivered`.
+    pub duplicated: u64,
+    /// Messages that came before an earlier one of the same producer and queue.
+    pub reordered: u64,
+    /// Messages whose checksum is wrong, or that no producer of this run has sent.
+    pub corrupted: u64,
+}
+
+/// The broker's process in the measured time.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct BrokerUse {
+    /// Its number.
+    pub pid: u32,
+    /// CPU time, user and system, in seconds.
+    pub cpu_seconds: f64,
+    /// Resident memory before the first message.
+    pub resident_octets_before: u64,
+    /// The most that was seen.
+    pub resident_octets_max: u64,
+}
+
+impl Run {
+    /// Intervals that count.
+    pub fn measured(&self) -> impl Iterator<Item = &Interval> {
+        self.intervals.iter().filter(|interval| !interval.is_warm_up)
+    }
+
+    /// Latencies of the measured time.
+    pub fn histogram(&self, name: &str) -> Option<Recorded> {
+        let mut all: Option<Recorded> = None;
+        for recorded in self.measured().filter_map(|interval| interval.histograms.get(name)) {
+            all.get_or_insert_default().add(recorded);
+        }
+        all.filter(|all| !all.is_empty())
+    }
+
+    /// What the measured time has counted, and how long it was in seconds.
+    pub fn measured_counts(&self) -> (Counts, f64) {
+        let mut all = Counts::default();
+        let mut seconds = 0.0;
+        for interval in self.measured() {
+            all += interval.counts;
+            seconds += interval.seconds;
+        }
+        (all, seconds)
+    }
+
+    /// Whether messages were lost, doubled, out of order, corrupted or refused.
+    pub fn has_faults(&self) -> bool {
+        let Check { totals, lost, duplicated, reordered, corrupted } = self.check;
+        [lost, duplicated, reordered, corrupted, totals.refused].iter().any(|&count| count > 0)
+    }
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.published += other.published;
+        self.confirmed += other.confirmed;
+        self.refused += other.refused;
+        self.returned += other.returned;
+        self.received += other.received;
+        self.acknowledged += other.acknowledged;
+        self.requeued += other.requeued;
+        self.operations += other.operations;
+    }
+}
