@@ -13,8 +13,8 @@ use glommio::{
 use lepus::{
     limits::RING_BATCHES_MAX,
     shard::{
+        batch::Batch,
         mesh::{self, Doorbell, Links},
-        shard_message::Batch,
     },
 };
 use rtrb::{Consumer, Producer, PushError, RingBuffer};

@@ -1,6 +1,6 @@
 //! Messages that died in a queue, on their way to its dead letter exchange.
 
-use super::{Shard, shard_message::ShardMessage};
+use super::Shard;
 use crate::{
     connection::QueueHandle,
     definitions::{QueueDefinition, RouteSet},
@@ -74,9 +74,7 @@ impl Shard {
                 self.enqueue(target, &letter, attributes);
             } else {
                 let outbox = &mut self.outboxes[usize::from(target.home.0)];
-                let content = outbox.batch().put_content(&letter);
-                let publish = ShardMessage::Publish { queue: target, confirm: None, attributes, content };
-                outbox.batch().messages.push(publish);
+                outbox.batch().push_publish(target, None, attributes, &letter);
                 outbox.add_publish(super::deliver::content_octets(&letter) as u64 + MESSAGE_OVERHEAD_OCTETS);
             }
         }

@@ -254,8 +254,7 @@ fn send(
         return;
     }
     let batch = outboxes[usize::from(home.connection.shard.0)].batch();
-    let content = batch.put_content(message);
-    batch.messages.push(ShardMessage::Deliver { to: *home, queue, key: picked.key, position, redelivered, content });
+    batch.push_delivery(home, queue, picked.key, position, redelivered, message);
 }
 
 /// What a message counts against a consumer's window, in octets.

@@ -7,9 +7,9 @@
 
 use super::{
     Shard,
+    batch::Batch,
     control_message::ControlRequest,
     mesh::{Links, Mail},
-    shard_message::Batch,
     socket::{self, Socket},
 };
 use crate::{

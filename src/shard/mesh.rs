@@ -6,7 +6,7 @@
 //! before it writes to its sockets, and takes what is in its rings before it handles what it has read; and batches carry
 //! stamps of one shared counter, by which [`Links::receive_all`] orders those of different rings.
 
-use super::{control_message::ControlMail, shard_message::Batch};
+use super::{batch::Batch, control_message::ControlMail};
 use crate::limits::RING_BATCHES_MAX;
 use atomic_waker::AtomicWaker;
 use rtrb::{Consumer, Producer, RingBuffer};

@@ -6,9 +6,10 @@
 //!
 //! The way of a message: `input.rs` (frames), `content_input.rs` (header and body) → `publish.rs` (permission, route) →
 //! `deliver.rs` (into its queue or straight on; to a consumer's output). Between shards it rides a
-//! [`shard_message::Batch`] and arrives in `peer_mail.rs`.
+//! [`batch::Batch`] and arrives in `peer_mail.rs`.
 
 mod basic_methods;
+pub mod batch;
 mod connection_methods;
 mod content_input;
 mod control_mail;
@@ -46,10 +47,10 @@ use crate::{
     metrics::ShardMetrics,
 };
 use ahash::AHashMap;
+use batch::Batch;
 use control_message::ControlRequest;
 use dead_letters::DeadLetter;
 use route_cache::RouteCache;
-use shard_message::Batch;
 use state::{Connections, Queues};
 use std::{collections::VecDeque, sync::Arc};
 

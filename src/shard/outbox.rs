@@ -3,7 +3,7 @@
 //! Publishes are bounded by credit: `OUTBOX_OCTETS_MAX` may be under way to a peer; it gives credit back as it takes them.
 //! Deliveries are bounded by the windows of their consumers, everything else by what it answers.
 
-use super::shard_message::Batch;
+use super::batch::Batch;
 use crate::limits::{CREDIT_OCTETS_STEP, OUTBOX_OCTETS_MAX};
 
 /// Emptied batches that are kept for reuse.

@@ -2,17 +2,19 @@
 
 use super::{
     Shard,
+    batch::{Batch, Contents, Messages},
     control_mail::Got,
     deliver::{WINDOW_OCTETS_PER_MESSAGE, content_octets, deliver},
-    shard_message::{Asker, Batch, ConsumerHome, Contents, QueueReply, QueueRequest, ShardMessage},
+    shard_message::{Asker, ConsumerHome, Publisher, QueueReply, QueueRequest, ShardMessage},
 };
 use crate::{
     connection::{Hold, Pause, QueueHandle, Settlement},
     definitions::ShardIndex,
     limits::{OUTPUT_OCTETS_MAX, WINDOW_OCTETS_STEP},
     message::MessageView,
-    queue::{ConsumerKey, Position},
+    queue::{Attributes, ConsumerKey, Position},
 };
+use std::ops::Range;
 
 /// A delivery as it arrives at the shard of its consumer.
 struct Arrived {
@@ -42,24 +44,26 @@ impl Shard {
 
     fn handle_message(&mut self, from: usize, message: ShardMessage, contents: &Contents) {
         match message {
-            ShardMessage::Publish { queue, confirm, attributes, content } => {
-                let accepted = self.enqueue(queue, &contents.view(&content), attributes);
-                if let Some((to, number)) = confirm {
-                    self.confirm_to(from, to, number, accepted);
-                }
+            ShardMessage::Publish { queue, publisher, attributes, contents: run } => {
+                self.handle_publishes(from, queue, publisher, attributes, contents.run(&run));
             }
             ShardMessage::Confirm { to, first, last, accepted } => self.handle_confirm(to, first..=last, accepted),
-            ShardMessage::Deliver { to, queue, key, position, redelivered, content } => {
-                let arrived = Arrived { to, queue, key, position, redelivered };
-                self.handle_delivery(&arrived, &contents.view(&content));
+            ShardMessage::Deliver { to, queue, key, position, redelivered, contents: run } => {
+                let mut arrived = Arrived { to, queue, key, position, redelivered };
+                for message in contents.run(&run) {
+                    self.handle_delivery(&arrived, &message);
+                    arrived.position = arrived.position.map(|position| position + 1);
+                }
             }
             ShardMessage::Got { to, queue, position, redelivered, left, content } => {
                 let got = Got { queue, position, redelivered, left };
-                self.finish_get(to, &got, &contents.view(&content));
+                self.finish_get(to, &got, &contents.single(&content));
             }
-            ShardMessage::Reply { to, content } => self.deliver_reply(to, &contents.view(&content)),
-            ShardMessage::Settle { queue, consumer, position, settlement } => {
-                self.settle_here(queue, consumer, position, settlement);
+            ShardMessage::Reply { to, content } => self.deliver_reply(to, &contents.single(&content)),
+            ShardMessage::Settle { queue, consumer, position, count, settlement } => {
+                for position in position..position + u64::from(count) {
+                    self.settle_here(queue, consumer, position, settlement);
+                }
             }
             ShardMessage::Window { queue, key, octets } => {
                 self.open_window(queue, key, octets);
@@ -72,18 +76,49 @@ impl Shard {
         }
     }
 
-    /// Tells a publisher's shard that a publish was taken or refused; runs of numbers travel as one.
-    fn confirm_to(&mut self, peer: usize, to: Asker, number: u64, accepted: bool) {
+    /// Gives messages of one publisher to a queue, and tells the publisher's shard which were taken.
+    fn handle_publishes(
+        &mut self,
+        from: usize,
+        queue: QueueHandle,
+        publisher: Option<Publisher>,
+        attributes: Attributes,
+        messages: Messages<'_>,
+    ) {
+        let Some(Publisher { channel, number: mut first }) = publisher else {
+            for message in messages {
+                self.enqueue(queue, &message, attributes);
+            }
+            return;
+        };
+        let (mut next, mut accepted) = (first, true);
+        for message in messages {
+            let is_accepted = self.enqueue(queue, &message, attributes);
+            if is_accepted != accepted {
+                self.confirm_to(from, channel, first..next, accepted);
+                (first, accepted) = (next, is_accepted);
+            }
+            next += 1;
+        }
+        self.confirm_to(from, channel, first..next, accepted);
+    }
+
+    /// Tells a publisher's shard that publishes were taken or refused; numbers that go on from the ones before travel as one.
+    fn confirm_to(&mut self, peer: usize, to: Asker, numbers: Range<u64>, accepted: bool) {
+        if numbers.is_empty() {
+            return;
+        }
+        let newest = numbers.end - 1;
         let messages = &mut self.outboxes[peer].batch().messages;
         if let Some(ShardMessage::Confirm { to: before, last, accepted: same, .. }) = messages.last_mut()
             && *before == to
             && *same == accepted
-            && *last + 1 == number
+            && *last + 1 == numbers.start
         {
-            *last = number;
+            *last = newest;
             return;
         }
-        messages.push(ShardMessage::Confirm { to, first: number, last: number, accepted });
+        messages.push(ShardMessage::Confirm { to, first: numbers.start, last: newest, accepted });
     }
 
     fn handle_delivery(&mut self, arrived: &Arrived, message: &MessageView<'_>) {
@@ -132,12 +167,7 @@ impl Shard {
     fn return_delivery(&mut self, arrived: &Arrived, settlement: Settlement) {
         let Some(position) = arrived.position else { return };
         let batch = self.outboxes[usize::from(arrived.queue.home.0)].batch();
-        batch.messages.push(ShardMessage::Settle {
-            queue: arrived.queue,
-            consumer: Some(arrived.key),
-            position,
-            settlement,
-        });
+        batch.push_settlement(arrived.queue, Some(arrived.key), position, settlement);
     }
 
     /// A consumer may be sent more octets.

@@ -3,7 +3,7 @@
 use super::{
     Shard,
     route_cache::{Route, resolve},
-    shard_message::{Asker, ShardMessage},
+    shard_message::{Asker, Publisher},
 };
 use crate::{
     connection::{Channel, Connection, Mode, PublishMemo, QueueHandle},
@@ -268,14 +268,14 @@ impl Shard {
         let connection = self.connections.get_mut(origin.slot).expect("a publish has a connection");
         let connection_id = connection.id;
         let channel = connection.channel(origin.number).expect("a publish has a channel");
-        let confirm = channel
-            .confirms_mut()
-            .map(|confirms| (Asker { connection: connection_id, channel: origin.number }, confirms.next_number()));
+        let publisher = channel.confirms_mut().map(|confirms| Publisher {
+            channel: Asker { connection: connection_id, channel: origin.number },
+            number: confirms.next_number(),
+        });
         let outbox = &mut self.outboxes[usize::from(queue.home.0)];
-        let content = outbox.batch().put_content(message);
-        outbox.batch().messages.push(ShardMessage::Publish { queue, confirm, attributes, content });
+        outbox.batch().push_publish(queue, publisher, attributes, message);
         outbox.add_publish(super::deliver::content_octets(message) as u64 + MESSAGE_OVERHEAD_OCTETS);
-        confirm.is_some()
+        publisher.is_some()
     }
 
     fn return_message(&mut self, origin: &Origin<'_>, message: &MessageView<'_>) {

@@ -2,9 +2,10 @@
 
 use super::{
     Shard,
+    batch::Batch,
     control_mail::Got,
     control_message::{ControlRequest, Operation},
-    shard_message::{Asker, Batch, ConsumerHome, QueueReply, QueueRequest, ShardMessage},
+    shard_message::{Asker, ConsumerHome, QueueReply, QueueRequest, ShardMessage},
 };
 use crate::{
     definitions::{QueueDefinition, QueueId},
@@ -138,7 +139,7 @@ impl Shard {
         if asker_is_here {
             let (_, contents) = own.into_parts();
             let got = Got { queue, position, redelivered, left };
-            self.finish_get(from, &got, &contents.view(&content));
+            self.finish_get(from, &got, &contents.single(&content));
         } else {
             batch.messages.push(ShardMessage::Got { to: from, queue, position, redelivered, left, content });
         }

@@ -1,6 +1,6 @@
 //! What becomes of outstanding deliveries: acknowledged, rejected, requeued.
 
-use super::{Shard, dead_letters::DeadLetter, shard_message::ShardMessage};
+use super::{Shard, dead_letters::DeadLetter};
 use crate::{
     connection::{Mode, Outstanding, QueueHandle, Settlement},
     protocol::{
@@ -88,7 +88,7 @@ impl Shard {
             self.settle_here(queue, consumer, position, settlement);
         } else {
             let batch = self.outboxes[usize::from(queue.home.0)].batch();
-            batch.messages.push(ShardMessage::Settle { queue, consumer, position, settlement });
+            batch.push_settlement(queue, consumer, position, settlement);
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::{context::Context, faults::Mutation};
 use lepus::{
     message::MessageView,
-    shard::shard_message::{Batch, ShardMessage},
+    shard::{batch::Batch, shard_message::ShardMessage},
 };
 use std::collections::VecDeque;
 
@@ -87,8 +87,9 @@ impl Rings {
         let (_, batch) = ring.batches.pop_front()?;
         context.activity += 1;
         for message in &batch.messages {
-            if let ShardMessage::Publish { content, .. } = message {
-                let id = id_of(&batch.contents().view(content));
+            let ShardMessage::Publish { contents, .. } = message else { continue };
+            for message in batch.contents().run(contents) {
+                let id = id_of(&message);
                 if let Some(copies) = context.under_way.get_mut(&id) {
                     *copies -= 1;
                     if *copies == 0 {
@@ -122,11 +123,11 @@ fn mutate(context: &mut Context, batch: &mut Batch) {
     let Some(at) = has(batch, |message| matches!(message, ShardMessage::Settle { .. })) else { return };
     if context.strikes(Mutation::LoseSettle) {
         batch.messages.remove(at);
-    } else if let ShardMessage::Settle { queue, consumer, position, settlement } = &batch.messages[at]
+    } else if let ShardMessage::Settle { queue, consumer, position, count, settlement } = &batch.messages[at]
         && context.strikes(Mutation::DuplicateSettle)
     {
-        let (queue, consumer, position, settlement) = (*queue, *consumer, *position, *settlement);
-        batch.messages.push(ShardMessage::Settle { queue, consumer, position, settlement });
+        let (queue, consumer, position, count, settlement) = (*queue, *consumer, *position, *count, *settlement);
+        batch.messages.push(ShardMessage::Settle { queue, consumer, position, count, settlement });
     }
 }
 
@@ -134,21 +135,27 @@ fn mutate(context: &mut Context, batch: &mut Batch) {
 fn look_at(context: &mut Context, batch: &Batch) {
     for message in &batch.messages {
         match message {
-            ShardMessage::Publish { content, .. } => {
-                let id = id_of(&batch.contents().view(content));
-                *context.under_way.entry(id).or_default() += 1;
-            }
-            ShardMessage::Deliver { queue, position: Some(position), .. }
-            | ShardMessage::Got { queue, position: Some(position), .. } => {
-                let is_new = context.positions.insert((queue.id.0, *position));
-                if !is_new {
-                    context.violation(format!("position {position} of {:?} left while it was outstanding", queue.id));
+            ShardMessage::Publish { contents, .. } => {
+                for message in batch.contents().run(contents) {
+                    *context.under_way.entry(id_of(&message)).or_default() += 1;
                 }
             }
-            ShardMessage::Settle { queue, position, .. } => {
-                let was_outstanding = context.positions.remove(&(queue.id.0, *position));
-                if !was_outstanding {
-                    context.violation(format!("position {position} of {:?} was settled twice", queue.id));
+            ShardMessage::Deliver { queue, position: Some(first), contents, .. }
+            | ShardMessage::Got { queue, position: Some(first), content: contents, .. } => {
+                for position in *first..*first + u64::from(contents.len()) {
+                    let is_new = context.positions.insert((queue.id.0, position));
+                    if !is_new {
+                        let queue = queue.id;
+                        context.violation(format!("position {position} of {queue:?} left while it was outstanding"));
+                    }
+                }
+            }
+            ShardMessage::Settle { queue, position: first, count, .. } => {
+                for position in *first..*first + u64::from(*count) {
+                    let was_outstanding = context.positions.remove(&(queue.id.0, position));
+                    if !was_outstanding {
+                        context.violation(format!("position {position} of {:?} was settled twice", queue.id));
+                    }
                 }
             }
             _ => {}
