@@ -48,7 +48,7 @@ pub const READ_OCTETS: usize = 128 << 10;
 pub const WHOLE_MESSAGE_OCTETS_MAX: usize = 16 << 10;
 /// Routes that a shard remembers.
 pub const ROUTES_MAX: usize = 65_536;
-/// Messages that one queue may expire or dead-letter in one turn.
+/// Expired messages that one queue dead-letters in one turn.
 pub const EXPIRE_MESSAGES_MAX: usize = 1024;
 /// How long the broker waits for `connection.close-ok`, in milliseconds.
 pub const CLOSE_MILLIS_MAX: u64 = 3_000;

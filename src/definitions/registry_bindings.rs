@@ -67,7 +67,7 @@ impl Registry {
         };
         check_arguments(source.kind, &arguments)?;
         check_access(ends, &destination)?;
-        let mut binding = Binding::new(destination, routing_key, arguments, 0);
+        let mut binding = Binding::new(destination, &routing_key, arguments, 0);
         if source.matcher.get(&binding).is_some() {
             return Ok(());
         }
@@ -84,7 +84,7 @@ impl Registry {
         check_names(ends)?;
         let Some(source) = self.vhost(ends.vhost)?.exchange(ends.source.as_bytes()) else { return Ok(()) };
         let Some(destination) = self.destination(ends)? else { return Ok(()) };
-        let binding = Binding::new(destination, routing_key, arguments, 0);
+        let binding = Binding::new(destination, &routing_key, arguments, 0);
         if source.matcher.get(&binding).is_none() {
             return Ok(());
         }

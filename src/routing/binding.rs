@@ -2,8 +2,13 @@
 
 use super::hash_trie::{HashTrie, hash_value};
 use crate::protocol::field_table::FieldTable;
+use smallvec::SmallVec;
 use std::hash::Hash;
 use std::sync::Arc;
+
+/// A key that a binding was made with. Most lie in the binding itself: a match among very many looks at one place less that
+/// is not in the cache.
+pub type RoutingKey = SmallVec<[u8; 36]>;
 
 /// What an exchange must know to send messages on: where to, and for which routing keys or headers.
 #[derive(Debug)]
@@ -11,7 +16,7 @@ pub struct Binding<D> {
     /// Where a message goes that matches.
     pub destination: D,
     /// The routing key that it was bound with; what it means is up to the exchange's type.
-    pub routing_key: Box<[u8]>,
+    pub routing_key: RoutingKey,
     /// The number that the caller gave it: orders bindings by their age.
     pub sequence: u64,
     /// Sorted by name, so that the order in which a client wrote them does not tell bindings apart. `None` for none.
@@ -22,10 +27,10 @@ static NO_ARGUMENTS: FieldTable = FieldTable(Vec::new());
 
 impl<D> Binding<D> {
     /// A binding; `arguments` are sorted here.
-    pub fn new(destination: D, routing_key: Box<[u8]>, mut arguments: FieldTable, sequence: u64) -> Self {
+    pub fn new(destination: D, routing_key: &[u8], mut arguments: FieldTable, sequence: u64) -> Self {
         arguments.0.sort_by(|a, b| a.0.cmp(&b.0));
         let arguments = (!arguments.0.is_empty()).then(|| Box::new(arguments));
-        Self { destination, routing_key, sequence, arguments }
+        Self { destination, routing_key: RoutingKey::from_slice(routing_key), sequence, arguments }
     }
 
     /// The arguments, sorted by name.

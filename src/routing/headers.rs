@@ -151,7 +151,7 @@ mod tests {
 
     fn check(arguments: &[(&str, FieldValue)], headers: &[(&str, FieldValue)], expected: bool) {
         let mut matcher = HeadersMatcher::default();
-        assert!(matcher.insert(Arc::new(Binding::new(7, Box::default(), table(arguments), 0))));
+        assert!(matcher.insert(Arc::new(Binding::new(7, &[], table(arguments), 0))));
         let octets = table(headers).to_octets();
         let mut found = Vec::new();
         matcher.for_each_match(TableRef::new(&octets).unwrap(), |binding| found.push(binding.destination));

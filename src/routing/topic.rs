@@ -432,7 +432,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn binding(key: &str, destination: usize) -> Arc<Binding<usize>> {
-        Arc::new(Binding::new(destination, key.as_bytes().into(), FieldTable::default(), 0))
+        Arc::new(Binding::new(destination, key.as_bytes(), FieldTable::default(), 0))
     }
 
     fn matches(matcher: &TopicMatcher<usize>, key: &str) -> BTreeSet<usize> {

@@ -1,4 +1,4 @@
-//! The trie under [`HashTrie`](super::hash_trie::HashTrie) and under the nodes of a topic matcher: branches of sixteen ways, and
+//! The trie under [`HashTrie`](super::hash_trie::HashTrie) and under the nodes of a topic matcher: branches of thirty-two ways, and
 //! buckets of entries at their ends.
 //!
 //! Persistent, and yet most additions copy nothing. A bucket has room for entries to come, an entry carries the version that it
@@ -10,14 +10,14 @@
 //! Versions must be of one line: after an addition to one of two clones the other must not be added to with the same version. That
 //! is what [`Lineage`] is for.
 //!
-//! A bucket that is full is split by one bit of the hash; until a branch's four bits are used up several of its slots share
+//! A bucket that is full is split by one bit of the hash; until a branch's five bits are used up several of its slots share
 //! a bucket (extendible hashing), which keeps buckets two thirds full.
 
 use smallvec::SmallVec;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-const BITS: u32 = 4;
+const BITS: u32 = 5;
 const WAYS: usize = 1 << BITS;
 /// How many entries a bucket holds before it is split.
 const BUCKET_ENTRIES_MAX: usize = 8;
@@ -257,7 +257,7 @@ fn bucket_of<T>(entries: impl IntoIterator<Item = Entry<T>>, places: usize) -> B
 /// Adds an entry below a node where its bucket is full. The node's bits begin at `shift`.
 fn insert_below<T: Clone>(node: &mut Node<T>, shift: u32, entry: Entry<T>) {
     match node {
-        Node::Bucket { bucket, .. } if bucket.len() < BUCKET_ENTRIES_MAX || shift >= u64::BITS => {
+        Node::Bucket { bucket, .. } if bucket.len() < BUCKET_ENTRIES_MAX || shift + BITS > u64::BITS => {
             let places = bucket.len() * 2;
             *bucket = bucket_of(bucket.iter().filter_map(OnceLock::get).cloned().chain([entry]), places);
         }

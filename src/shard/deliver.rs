@@ -53,7 +53,7 @@ impl Shard {
             attributes.expires_at = Some(attributes.expires_at.map_or(expires_at, |own| own.min(expires_at)));
         }
         let expires = attributes.expires_at.is_some();
-        if cell.queue.is_empty() {
+        if cell.queue.is_empty() && !cell.queue.would_overflow(message.body.len()) {
             let Self { connections, outboxes, index, .. } = self;
             if let Some(picked) = pick(cell, connections, *index) {
                 let position = if picked.acknowledges {
@@ -104,6 +104,9 @@ impl Shard {
 
     fn drain(&mut self, slot: u32) {
         self.expire(slot);
+        if self.queues.expiring.contains(&slot) {
+            return;
+        }
         let handle = self.queues.handle(slot, self.index);
         let Self { queues, connections, outboxes, index, metrics, .. } = self;
         let cell = queues.get_mut(slot).expect("a queue that is drained is there");
@@ -124,7 +127,8 @@ impl Shard {
         queues.account(slot);
     }
 
-    /// Takes expired messages off the head of a queue.
+    /// Takes expired messages off the head of a queue: all, but where they go on to a dead letter exchange only so many that
+    /// others have their turn. [`Shard::finish_turn`] goes on with the rest; nobody gets them meanwhile.
     pub(super) fn expire(&mut self, slot: u32) {
         let Self { queues, dead_letters, now, .. } = self;
         let Some(cell) = queues.get_mut(slot) else { return };
@@ -133,18 +137,27 @@ impl Shard {
         }
         let keeps_dead = cell.definition.options.dead_letter_exchange.is_some();
         let definition = &cell.definition;
-        let mut count = EXPIRE_MESSAGES_MAX;
-        while count == EXPIRE_MESSAGES_MAX {
-            count = cell.queue.expire(*now, EXPIRE_MESSAGES_MAX, &mut |reason, dead| {
-                if keeps_dead {
-                    dead_letters.push(DeadLetter::new(definition, reason, &dead));
-                }
-            });
+        let most = if keeps_dead { EXPIRE_MESSAGES_MAX } else { usize::MAX };
+        cell.queue.expire(*now, most, &mut |reason, dead| {
             if keeps_dead {
-                break;
+                dead_letters.push(DeadLetter::new(definition, reason, &dead));
             }
+        });
+        if cell.queue.next_expiry().is_some_and(|at| at <= *now) && !queues.expiring.contains(&slot) {
+            queues.expiring.push(slot);
         }
         queues.account(slot);
+    }
+
+    /// Goes on with queues of which more has expired than one turn takes, if those that it goes to can take it.
+    pub(super) fn expire_more(&mut self) {
+        if self.outboxes.iter().any(Outbox::is_full) {
+            return;
+        }
+        for slot in std::mem::take(&mut self.queues.expiring) {
+            self.expire(slot);
+            self.queues.mark_runnable(slot);
+        }
     }
 
     /// The output of a connection has room again: its consumers may go on.

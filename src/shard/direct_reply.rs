@@ -13,6 +13,7 @@ use super::{
 use crate::{
     connection::Mode,
     definitions::{ConnectionId, QueueId, ShardIndex},
+    limits::OUTPUT_PAUSE_OCTETS,
     message::MessageView,
     protocol::{
         exception::Exception,
@@ -134,9 +135,13 @@ impl Shard {
         true
     }
 
-    /// Delivers a reply to its requester, if that still is there.
+    /// Delivers a reply to its requester, if that still is there and reads what it gets: replies are promised to nobody, and
+    /// no queue holds them back.
     pub(super) fn deliver_reply(&mut self, to: Asker, message: &MessageView<'_>) {
         let Some(connection) = self.connections.with_id(to.connection.slot, to.connection.generation) else { return };
+        if connection.output.len() >= OUTPUT_PAUSE_OCTETS {
+            return;
+        }
         let Some(index) = connection.channel(to.channel).and_then(|channel| channel.reply_consumer) else { return };
         let Some(consumer) = connection.consumers[index as usize].as_ref() else { return };
         let (serial, key) = (consumer.serial, consumer.key);

@@ -334,6 +334,9 @@ impl EventLoop {
             }
         }
         self.send_batches();
+        if self.shard.wants_turn() {
+            self.links.doorbell.poke();
+        }
         while let Some(slot) = self.shard.poll_resumed() {
             if let Some(socket) = self.sockets.get_mut(slot as usize).and_then(Option::as_mut) {
                 socket.resume();

@@ -226,6 +226,7 @@ impl Shard {
 
     /// Does what was put off until everything of this turn was in: deliveries that have become possible, confirms.
     pub fn finish_turn(&mut self) {
+        self.expire_more();
         loop {
             self.run_queues();
             if self.dead_letters.is_empty() {
@@ -234,6 +235,11 @@ impl Shard {
             self.publish_dead_letters();
         }
         self.tell_confirms();
+    }
+
+    /// Whether another turn would do more, without anything having come in.
+    pub fn wants_turn(&self) -> bool {
+        !self.queues.expiring.is_empty() && !self.outboxes.iter().any(Outbox::is_full)
     }
 
     /// The memory that queues and connections hold, in octets: none once there are none. Outboxes keep some for reuse.

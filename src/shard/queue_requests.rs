@@ -116,8 +116,10 @@ impl Shard {
 
     fn get_message(&mut self, from: Asker, slot: u32, acknowledges: bool) {
         let queue = self.queues.handle(slot, self.index);
+        let is_expiring = self.queues.expiring.contains(&slot);
         let cell = self.queues.get_mut(slot).expect("the caller found the queue");
-        let Some(front) = cell.queue.front() else {
+        let front = if is_expiring { None } else { cell.queue.front() };
+        let Some(front) = front else {
             self.answer(from, QueueReply::Empty);
             return;
         };

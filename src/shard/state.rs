@@ -119,6 +119,8 @@ pub(super) struct Queues {
     pub runnable: Vec<u32>,
     /// Those that something happens to when time passes; may name one that has changed hands twice.
     timed: Vec<u32>,
+    /// Those that have more expired messages at their head than one turn takes: nothing is taken from them until these are gone.
+    pub expiring: Vec<u32>,
     /// Memory of their messages, in octets.
     pub octets_held: u64,
 }
@@ -152,6 +154,7 @@ impl Queues {
     pub fn remove(&mut self, slot: u32) -> Option<Box<QueueCell>> {
         let cell = self.cells.get_mut(slot as usize)?.take()?;
         self.by_id.remove(&cell.definition.id);
+        self.expiring.retain(|expiring| *expiring != slot);
         self.free.push(slot);
         self.octets_held -= cell.accounted_octets;
         Some(cell)

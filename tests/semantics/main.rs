@@ -7,6 +7,7 @@ mod support;
 
 mod confirms;
 mod delivery;
+mod limits;
 mod liveness;
 mod order;
 mod queues;
