@@ -3,7 +3,7 @@
 //! Run it with `cargo bench --bench codec`.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use lepus::protocol::content::{put_content, put_delivery};
+use lepus::protocol::content::put_content;
 use lepus::protocol::field_table::{FieldTable, FieldValue, TableRef};
 use lepus::protocol::frame::{FRAME_END, FrameKind, take_frame};
 use lepus::protocol::method::{Method, basic, peek_publish};
@@ -112,23 +112,12 @@ fn outbound(criterion: &mut Criterion) {
         routing_key: b"queue-1",
     };
     let mut out = Vec::with_capacity(256 << 10);
-    group.bench_function("deliver, from the table", |bencher| {
+    group.bench_function("deliver", |bencher| {
         bencher.iter(|| {
             out.clear();
             for delivery_tag in 0..MESSAGES {
                 Method::from(basic::Deliver { delivery_tag, ..black_box(deliver) }).put(&mut out, 1);
                 put_content(&mut out, 1, black_box(NO_PROPERTIES), black_box(b"sixteen octets.."), FRAME_MAX);
-            }
-            out.len()
-        });
-    });
-    group.bench_function("deliver, at once", |bencher| {
-        bencher.iter(|| {
-            out.clear();
-            for delivery_tag in 0..MESSAGES {
-                let deliver = basic::Deliver { delivery_tag, ..black_box(deliver) };
-                let body = black_box(b"sixteen octets..");
-                put_delivery(&mut out, 1, &deliver, black_box(NO_PROPERTIES), body, FRAME_MAX);
             }
             out.len()
         });

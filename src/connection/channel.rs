@@ -56,6 +56,13 @@ pub struct Transaction {
     pub settlements: Vec<(Outstanding, Settlement)>,
 }
 
+impl Transaction {
+    /// The memory of its publishes, in octets.
+    pub fn octets_held(&self) -> u64 {
+        self.publishes.iter().map(|(message, _)| message.octets_held() as u64).sum()
+    }
+}
+
 /// What becomes of an outstanding delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {

@@ -166,6 +166,8 @@ pub struct Connection {
     pub accounted_octets: u64,
     /// Octets of content that has not arrived whole.
     pub incoming_octets: u64,
+    /// What deliveries that await their acknowledgement hold, as last counted, in octets.
+    unacknowledged_octets: u64,
 }
 
 /// A method that awaits an answer, and what is needed to go on with it then.
@@ -272,6 +274,7 @@ impl Connection {
             confirming: Vec::new(),
             accounted_octets: 0,
             incoming_octets: 0,
+            unacknowledged_octets: 0,
         }
     }
 
@@ -337,8 +340,18 @@ impl Connection {
         self.pause.is_none() && self.phase != Phase::Closed
     }
 
-    /// The memory that it holds, in octets, its output and what has arrived of content.
+    /// The memory that it holds, in octets: its output, what has arrived of content, and what awaits acknowledgement when that
+    /// was last counted.
     pub fn octets_held(&self) -> u64 {
-        (self.output.octets_held() as u64) + self.incoming_octets
+        (self.output.octets_held() as u64) + self.incoming_octets + self.unacknowledged_octets
+    }
+
+    /// Counts what is held for deliveries that await their acknowledgement.
+    pub fn count_unacknowledged(&mut self) {
+        let open = self.channels.iter().filter_map(|slot| match slot {
+            ChannelSlot::Open(channel) => Some(channel.unacknowledged.octets_held() as u64),
+            _ => None,
+        });
+        self.unacknowledged_octets = open.sum();
     }
 }

@@ -8,6 +8,9 @@ use crate::{
 };
 use std::collections::VecDeque;
 
+/// Room that is kept, and settled entries that are put up with, in deliveries.
+const CAPACITY_RETAINED: usize = 4096;
+
 /// Which queue an outstanding delivery came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueHandle {
@@ -83,10 +86,19 @@ impl Unacknowledged {
             self.ring.pop_front();
             self.settled -= 1;
         }
-        if self.ring.is_empty() && self.ring.capacity() > 4096 {
-            self.ring = VecDeque::new();
-        }
+        self.compact();
         Some(taken)
+    }
+
+    /// Gives memory back: after a burst, and where one that is never settled would keep all the settled ones behind it.
+    fn compact(&mut self) {
+        if self.ring.is_empty() && self.ring.capacity() > CAPACITY_RETAINED {
+            self.ring = VecDeque::new();
+        } else if self.settled > CAPACITY_RETAINED && self.settled > self.ring.len() / 2 {
+            self.ring.retain(|outstanding| !outstanding.settled);
+            self.ring.shrink_to(2 * self.ring.len());
+            self.settled = 0;
+        }
     }
 
     /// Takes the oldest one out if its tag is not above `tag`.
@@ -145,6 +157,23 @@ mod tests {
         assert_eq!(unacknowledged.len(), 3);
         let all: Vec<u64> = std::iter::from_fn(|| unacknowledged.take_front_through(9)).map(|it| it.tag).collect();
         assert_eq!(all, [1, 2, 3]);
+    }
+
+    /// Goal: one delivery that is never settled does not make the memory grow with all that comes after it.
+    /// Method: settle a million others one by one; then the first one after all.
+    #[test]
+    fn one_that_is_forgotten_keeps_nothing_behind_it() {
+        let mut unacknowledged = Unacknowledged::default();
+        unacknowledged.push(outstanding(1));
+        for tag in 2..1_000_000 {
+            unacknowledged.push(outstanding(tag));
+            assert_eq!(unacknowledged.take(tag).map(|taken| taken.tag), Some(tag));
+        }
+        assert!(unacknowledged.octets_held() <= 4 * CAPACITY_RETAINED * size_of::<Outstanding>());
+        assert_eq!(unacknowledged.len(), 1);
+        assert!(unacknowledged.contains(1) && !unacknowledged.contains(999_999));
+        assert_eq!(unacknowledged.take(1).map(|taken| taken.tag), Some(1));
+        assert!(unacknowledged.is_empty());
     }
 
     /// Goal: each delivery is taken once, in whatever order.

@@ -15,7 +15,11 @@ use crate::{
     definitions::ShardIndex,
     limits::{EXPIRE_MESSAGES_MAX, OUTPUT_OCTETS_MAX},
     message::{BodyView, MessageView},
-    protocol::frame::{FRAME_END, FRAME_HEADER_OCTETS, FRAME_OVERHEAD_OCTETS, FrameKind},
+    protocol::{
+        content,
+        frame::{FRAME_END, FRAME_HEADER_OCTETS, FRAME_OVERHEAD_OCTETS, FrameKind, frame_header},
+        properties::CONTENT_HEADER_FIXED_OCTETS,
+    },
     queue::{Attributes, ConsumerKey, Consumers, Enqueued, Position},
 };
 
@@ -29,8 +33,6 @@ struct Picked {
 
 /// What each delivery to another shard counts besides its octets.
 pub(super) const WINDOW_OCTETS_PER_MESSAGE: i64 = 64;
-/// Octets of a delivery's content header besides the properties: class, weight and body size.
-const CONTENT_HEADER_OCTETS: usize = 12;
 
 impl Shard {
     /// Gives a message to a queue that has its home here. Whether the queue took it.
@@ -323,7 +325,7 @@ fn put_delivery(
     let method_octets = prefix.len() + 8 + 1 + 1 + message.exchange.len() + 1 + message.routing_key.len();
     let small_body = if message.body.is_large() { 0 } else { message.body.len() };
     out.reserve(
-        method_octets + message.properties.len() + small_body + 3 * FRAME_OVERHEAD_OCTETS + CONTENT_HEADER_OCTETS,
+        method_octets + message.properties.len() + small_body + 3 * FRAME_OVERHEAD_OCTETS + CONTENT_HEADER_FIXED_OCTETS,
     );
     out.extend_from_slice(prefix);
     out[start + 3..start + FRAME_HEADER_OCTETS].copy_from_slice(&size_octets(method_octets - FRAME_HEADER_OCTETS));
@@ -340,25 +342,16 @@ fn put_delivery(
 pub(super) fn put_content(output: &mut OutputBuffer, channel: u16, message: &MessageView<'_>, frame_octets_max: usize) {
     let body = message.body.octets();
     let out = output.octets_mut();
-    put_frame_header(out, FrameKind::Header, channel, CONTENT_HEADER_OCTETS + message.properties.len());
-    let mut fixed = [0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    fixed[4..].copy_from_slice(&(body.len() as u64).to_be_bytes());
-    out.extend_from_slice(&fixed);
-    out.extend_from_slice(message.properties);
-    out.push(FRAME_END);
-    let most = frame_octets_max - FRAME_OVERHEAD_OCTETS;
-    if body.len() <= most && !message.body.is_large() {
-        if !body.is_empty() {
-            put_frame_header(out, FrameKind::Body, channel, body.len());
-            out.extend_from_slice(body);
-            out.push(FRAME_END);
-        }
+    if !message.body.is_large() {
+        content::put_content(out, channel, message.properties, body, frame_octets_max);
         return;
     }
+    content::put_content_header(out, channel, message.properties, body.len() as u64);
+    let most = frame_octets_max - FRAME_OVERHEAD_OCTETS;
     let mut at = 0;
     while at < body.len() {
         let end = body.len().min(at + most);
-        put_frame_header(output.octets_mut(), FrameKind::Body, channel, end - at);
+        output.octets_mut().extend_from_slice(&frame_header(FrameKind::Body, channel, end - at));
         match message.body {
             BodyView::Shared(bytes) => output.push_shared(bytes.slice(at..end)),
             BodyView::Slice(octets) => output.octets_mut().extend_from_slice(&octets[at..end]),
@@ -366,12 +359,6 @@ pub(super) fn put_content(output: &mut OutputBuffer, channel: u16, message: &Mes
         output.octets_mut().push(FRAME_END);
         at = end;
     }
-}
-
-#[inline]
-fn put_frame_header(out: &mut Vec<u8>, kind: FrameKind, channel: u16, size: usize) {
-    let ([channel_high, channel_low], [a, b, c, d]) = (channel.to_be_bytes(), size_octets(size));
-    out.extend_from_slice(&[kind as u8, channel_high, channel_low, a, b, c, d]);
 }
 
 #[inline]

@@ -114,8 +114,7 @@ impl Shard {
         }
         let mut settlements = Vec::new();
         if let Mode::Transactional { pending, .. } = &mut channel.mode {
-            let held: usize = pending.publishes.iter().map(|(message, _)| message.view().body.len()).sum();
-            connection.incoming_octets -= held as u64;
+            connection.incoming_octets -= pending.octets_held();
             settlements = std::mem::take(&mut pending.settlements);
         }
         let mut indexes: Vec<u32> = channel.consumers.values().copied().chain(channel.reply_consumer).collect();

@@ -106,8 +106,10 @@ impl Shard {
         let connection = self.connections.get_mut(origin.slot).expect("a publish has a connection");
         let channel = connection.channel(origin.number).expect("a publish has a channel");
         if let Mode::Transactional { pending, .. } = &mut channel.mode {
-            pending.publishes.push((message.to_message(), publish.mandatory));
-            connection.incoming_octets += message.body.len() as u64;
+            let message = message.to_message();
+            let octets = message.octets_held() as u64;
+            pending.publishes.push((message, publish.mandatory));
+            connection.incoming_octets += octets;
             return Ok(Published::Done);
         }
         if publish.exchange.is_empty() && self.publish_reply(origin, publish, &message) {

@@ -53,6 +53,9 @@ impl Shard {
                 self.connections.mark_dirty(slot);
             }
         }
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection.count_unacknowledged();
+        }
         self.connections.account(slot);
     }
 

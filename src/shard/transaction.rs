@@ -12,16 +12,15 @@ use crate::{
 };
 
 impl Shard {
-    /// What the transaction holds, and how many octets of bodies that was.
+    /// What the transaction holds, which is no longer counted.
     fn take_pending(&mut self, slot: u32, number: u16) -> Result<Transaction, Exception> {
         let channel = self.channel_mut(slot, number);
         let Mode::Transactional { pending, .. } = &mut channel.mode else {
             return Err(precondition("channel is not transactional"));
         };
         let pending = std::mem::take(pending);
-        let octets: usize = pending.publishes.iter().map(|(message, _)| message.view().body.len()).sum();
         if let Some(connection) = self.connections.get_mut(slot) {
-            connection.incoming_octets -= octets as u64;
+            connection.incoming_octets -= pending.octets_held();
         }
         self.connections.account(slot);
         Ok(pending)
