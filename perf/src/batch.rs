@@ -100,17 +100,13 @@ pub const NO_ARGUMENTS: TableRef<'static> = TableRef::EMPTY;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::{Command, CommandLine};
     use crate::stamp::Times;
-    use clap::Parser;
     use lepus::protocol::frame::{FrameKind, take_frame};
     use lepus::protocol::properties::content_header;
 
     fn options(line: &str) -> RunOptions {
-        match CommandLine::parse_from(["lepus-perf", "run"].into_iter().chain(line.split_whitespace())).command {
-            Command::Run(options) => options,
-            Command::Compare(_) => unreachable!("'run' was given"),
-        }
+        let options = RunOptions::try_parse_from(line.split_whitespace()).expect("well-formed");
+        options
     }
 
     /// Goal: what is written are whole publishes with the keys in turn and the right stamps, across the row's end.

@@ -88,6 +88,8 @@ pub struct Product {
     pub product: String,
     /// Such as `4.0.5`.
     pub version: String,
+    /// Such as `Erlang/OTP 27`.
+    pub platform: String,
 }
 
 /// An open connection with an open channel.
@@ -282,7 +284,7 @@ fn product(server_properties: &TableRef<'_>) -> Product {
         Some(ValueRef::LongString(octets)) => String::from_utf8_lossy(octets).into_owned(),
         _ => String::new(),
     };
-    Product { product: text(b"product"), version: text(b"version") }
+    Product { product: text(b"product"), version: text(b"version"), platform: text(b"platform") }
 }
 
 /// The time limit of a read or write has passed.

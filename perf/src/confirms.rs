@@ -1,6 +1,6 @@
 //! Which messages wait for their confirm, since when, and how many more may.
 
-use crate::latency::Latencies;
+use crate::result::Recorded;
 
 /// Publisher confirms of one channel. Delivery tags begin at 1.
 pub struct ConfirmWindow {
@@ -82,7 +82,7 @@ impl ConfirmWindow {
         verdict: Verdict,
         now: u64,
         measure_from: u64,
-        latencies: &mut Latencies,
+        latencies: &mut Recorded,
     ) {
         if tag > self.published || tag <= self.settled_up_to {
             return;
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn confirms_settle_once() {
         let mut window = ConfirmWindow::new(4);
-        let mut latencies = Latencies::new();
+        let mut latencies = Recorded::default();
         window.publish(4, 100);
         assert_eq!((window.room(), window.outstanding()), (0, 4));
         window.settle(3, false, Verdict::Ack, 150, 0, &mut latencies);
@@ -146,7 +146,7 @@ mod tests {
         window.settle(9, true, Verdict::Ack, 160, 0, &mut latencies);
         window.settle(4, true, Verdict::Nack, 170, 101, &mut latencies);
         assert_eq!((window.room(), window.confirmed(), window.nacked(), window.outstanding()), (4, 3, 1, 0));
-        let histogram = latencies.into_histogram();
+        let histogram = latencies.0;
         assert_eq!((histogram.len(), histogram.max(), histogram.min()), (3, 60, 50));
     }
 
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn a_late_first_confirm_bounds_the_span() {
         let mut window = ConfirmWindow::new(4);
-        let mut latencies = Latencies::new();
+        let mut latencies = Recorded::default();
         window.publish(1, 1);
         while window.room() > 0 {
             window.publish(1, 1);

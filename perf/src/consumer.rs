@@ -10,9 +10,8 @@ use lepus::protocol::properties::content_header;
 use crate::batch::NO_ARGUMENTS;
 use crate::client::{CHANNEL, Client, ClientError, check_close, is_timeout};
 use crate::clock::Clock;
-use crate::latency::Latencies;
 use crate::options::RunOptions;
-use crate::progress::Progress;
+use crate::progress::{Latencies, Progress};
 use crate::sequence::{Lane, Progression, Readers};
 use crate::stamp::Stamp;
 use crate::topology::Topology;
@@ -28,10 +27,6 @@ pub struct ConsumerReport {
     pub lanes: Vec<((usize, usize), Lane)>,
     /// Messages whose stamp is none of this run's.
     pub foreign: u64,
-    /// From the intended sending to the receipt.
-    pub response_times: Latencies,
-    /// From the actual sending to the receipt.
-    pub service_times: Latencies,
 }
 
 /// A consumer that is connected and has yet to begin.
@@ -62,21 +57,10 @@ struct Receiving {
     foreign: u64,
     /// Acknowledgements that wait to be written.
     output: Vec<u8>,
-    response_times: Latencies,
-    service_times: Latencies,
     measures_response: bool,
     measures_service: bool,
     consumers_started: usize,
     is_closed: bool,
-}
-
-/// What is the same for all messages of one read.
-#[derive(Clone, Copy)]
-struct ReadTime {
-    now: u64,
-    /// Messages that should have been sent in this time are measured.
-    from: u64,
-    to: u64,
 }
 
 impl<'r> Consumer<'r> {
@@ -120,8 +104,6 @@ impl<'r> Consumer<'r> {
             lanes_per_queue,
             foreign: 0,
             output: Vec::with_capacity(64 << 10),
-            response_times: Latencies::new(),
-            service_times: Latencies::new(),
             measures_response: options.rate.is_some(),
             measures_service: options.producers > 0,
             consumers_started: 0,
@@ -197,9 +179,9 @@ impl<'r> Consumer<'r> {
     }
 
     fn handle_input(&mut self) -> Result<(), ClientError> {
-        let (from, to) =
-            self.progress.schedule.get().map_or((u64::MAX, 0), |schedule| (schedule.measure_from, schedule.end));
-        let read_time = ReadTime { now: self.clock.nanos(), from, to };
+        let now = self.clock.nanos();
+        let thread = self.progress.published.len() + self.index;
+        let mut latencies = self.progress.latencies[thread].lock().expect("nobody panics with it");
         let state = &mut self.state;
         let ack_every = if self.auto_ack { u64::MAX } else { self.multi_ack_every };
         let mut input = self.client.input.unread();
@@ -213,7 +195,7 @@ impl<'r> Consumer<'r> {
                     false
                 }
                 FrameKind::Header => state.handle_header(frame.payload)?,
-                FrameKind::Body => state.handle_body(frame.payload, read_time),
+                FrameKind::Body => state.handle_body(frame.payload, now, &mut latencies),
                 FrameKind::Heartbeat => {
                     heartbeats += 1;
                     false
@@ -223,6 +205,7 @@ impl<'r> Consumer<'r> {
                 state.finish_message(ack_every);
             }
         }
+        drop(latencies);
         let used = unread_octets - input.len();
         self.client.input.consume(used);
         if state.consumers_started == self.queues.len() {
@@ -246,9 +229,9 @@ impl<'r> Consumer<'r> {
     }
 
     fn into_report(self) -> ConsumerReport {
-        let Receiving { lanes, lanes_per_queue, foreign, response_times, service_times, .. } = self.state;
+        let Receiving { lanes, lanes_per_queue, foreign, .. } = self.state;
         let names = self.queues.iter().flat_map(|&queue| (0..lanes_per_queue).map(move |producer| (queue, producer)));
-        ConsumerReport { lanes: names.zip(lanes).collect(), foreign, response_times, service_times }
+        ConsumerReport { lanes: names.zip(lanes).collect(), foreign }
     }
 }
 
@@ -286,17 +269,17 @@ impl Receiving {
 
     /// Returns whether the message is whole.
     #[inline]
-    fn handle_body(&mut self, payload: &[u8], time: ReadTime) -> bool {
+    fn handle_body(&mut self, payload: &[u8], now: u64, latencies: &mut Latencies) -> bool {
         if !self.is_body_begun {
             self.is_body_begun = true;
-            self.handle_stamp(payload, time);
+            self.handle_stamp(payload, now, latencies);
         }
         self.body_left = self.body_left.saturating_sub(payload.len() as u64);
         self.body_left == 0
     }
 
     #[inline]
-    fn handle_stamp(&mut self, body: &[u8], time: ReadTime) {
+    fn handle_stamp(&mut self, body: &[u8], now: u64, latencies: &mut Latencies) {
         let stamp = Stamp::read(body).filter(|stamp| usize::from(stamp.producer) < self.lanes_per_queue);
         let Some(stamp) = stamp else {
             self.foreign += 1;
@@ -310,12 +293,10 @@ impl Receiving {
         lane.receive(stamp.sequence);
         if let Some(times) = stamp.times
             && self.measures_service
-            && times.intended >= time.from
-            && times.intended < time.to
         {
-            self.service_times.record(time.now.saturating_sub(times.sent));
+            latencies.service.record(now.saturating_sub(times.sent));
             if self.measures_response {
-                self.response_times.record(time.now.saturating_sub(times.intended));
+                latencies.response.record(now.saturating_sub(times.intended));
             }
         }
     }

@@ -1,55 +1,43 @@
-//! `lepus-perf`, a load generator for AMQP 0-9-1 brokers: Lepus, RabbitMQ, LavinMQ.
-//!
-//! The way of a run: [`options`] says what is asked for, [`topology`] declares it, [`run`] starts a thread for each
-//! [`producer`] and [`consumer`], samples their counters ([`progress`]) once a second and ends them. A producer stamps
-//! each body with its number and times ([`stamp`]); a consumer reads the stamp, checks the order ([`sequence`]) and
-//! records latencies ([`latency`]). [`report`] is what comes of it, [`hgrm`] and [`compare`] deal in files of it.
-//!
-//! * Latency under a rate is measured from when a message *should have been* sent: a broker that stalls cannot hide it.
-//! * Nothing is allocated per message.
-//! * A message that is lost, doubled or out of order makes the exit code non-zero.
+//! The program: reads the command line, does it, tells by its exit code how it went: 0 all right, 1 something was not, 2
+//! the command line is wrong.
 #![allow(clippy::doc_markdown, reason = "RabbitMQ and LavinMQ are names, not code")]
-
-mod batch;
-mod client;
-mod clock;
-mod compare;
-mod confirms;
-mod consumer;
-mod hgrm;
-mod interrupt;
-mod latency;
-mod machine;
-mod options;
-mod pace;
-mod process;
-mod producer;
-mod progress;
-mod report;
-mod report_table;
-#[allow(dead_code, reason = "the content of result files; what fills and shows it follows")]
-mod result;
-mod run;
-mod sequence;
-mod stamp;
-mod topology;
-mod uri;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use options::{Command, CommandLine};
+use lepus_perf::interrupt;
+use lepus_perf::options::{Command, CommandLine, RunCommand};
+use lepus_perf::result::{Origin, ResultFile, SCHEMA};
+use lepus_perf::run::{Labels, RunError, measure};
+use lepus_perf::table;
 
 fn main() -> ExitCode {
-    let outcome = match CommandLine::parse().command {
-        Command::Run(options) => run::run(&options).map_err(|failure| failure.to_string()),
-        Command::Compare(options) => compare::compare(&options).map_err(|failure| failure.to_string()),
-    };
-    match outcome {
+    let Command::Run(command) = CommandLine::parse().command;
+    match run(&command) {
         Ok(code) => code,
-        Err(reason) => {
-            eprintln!("lepus-perf: {reason}");
-            ExitCode::FAILURE
+        Err(error) => {
+            eprintln!("lepus-perf: {error}");
+            if matches!(error, RunError::Options(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
+}
+
+fn run(command: &RunCommand) -> Result<ExitCode, RunError> {
+    interrupt::listen().map_err(|error| RunError::System("listening to signals".to_owned(), error))?;
+    let origin = Origin::here(std::env::args());
+    let labels = Labels { scenario: "run".to_owned(), target_name: None, round: 0 };
+    let run = measure(&command.run, &labels, &mut |interval| {
+        if !command.output.quiet {
+            eprintln!("{}", table::line(interval));
+        }
+    })?;
+    print!("{}", table::of_run(&run));
+    let is_right = run.is_right();
+    if let Some(path) = &command.output.json {
+        let file = ResultFile { schema: SCHEMA.to_owned(), origin, runs: vec![run] };
+        let mut text = serde_json::to_string(&file).expect("a result has no maps with odd keys");
+        text.push('\n');
+        std::fs::write(path, text).map_err(|error| RunError::System(format!("writing {}", path.display()), error))?;
+    }
+    Ok(if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

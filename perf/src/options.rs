@@ -1,10 +1,13 @@
 //! What the user asks for. Short flags are those of RabbitMQ's PerfTest where they mean the same.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::output_options::OutputOptions;
 use crate::stamp::NUMBER_OCTETS;
 use crate::uri::AmqpUri;
 
@@ -21,20 +24,132 @@ pub struct CommandLine {
 }
 
 /// What to do.
-#[allow(clippy::large_enum_variant, reason = "there is one in a process")]
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run one workload: a line a second on standard error, the report on standard output
+    /// Run one workload: a line a second on standard error, the result on standard output
     ///
-    /// Exits with 1 where a message was lost, doubled, reordered, refused or not sent in time.
-    Run(RunOptions),
-    /// Compare the latencies of runs: quantiles side by side, and their ratios to the first
-    Compare(CompareOptions),
+    /// Exits with 1 where a message was lost, doubled, reordered, corrupted or refused, or the run failed.
+    Run(Box<RunCommand>),
 }
 
 /// `lepus-perf run`.
 #[derive(Clone, Debug, Args)]
+pub struct RunCommand {
+    /// The workload.
+    #[command(flatten)]
+    pub run: RunOptions,
+    /// What is to become of its result.
+    #[command(flatten)]
+    pub output: OutputOptions,
+}
+
+/// A workload, and where it is to run: [`RunArguments`], which these dereference to, and how they were given.
+#[derive(Clone, Debug)]
 pub struct RunOptions {
+    arguments: RunArguments,
+    /// The long names of options that were given, with their values.
+    given: BTreeMap<String, Vec<String>>,
+}
+
+/// Options that say where a workload runs, not what it is.
+const PLACES: [&str; 4] = ["uri", "broker-pid", "cores", "keep"];
+
+impl RunOptions {
+    /// From words as on the command line: `-x`, `2`, `--rate=20000`. They are checked.
+    ///
+    /// # Errors
+    /// A sentence, or several, for the user.
+    pub fn try_parse_from(words: impl IntoIterator<Item = impl Into<String>>) -> Result<Self, String> {
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: RunOptions,
+        }
+        let words = ["run".to_owned()].into_iter().chain(words.into_iter().map(Into::into));
+        let options = Line::try_parse_from(words).map_err(|fault| fault.to_string())?.options;
+        options.check()?;
+        Ok(options)
+    }
+
+    /// These options with another value for one of them, by its long name without dashes: `("rate", "20000")`. A flag's value
+    /// is `true` or `false`.
+    ///
+    /// # Errors
+    /// Where there is no such option, or not with this value.
+    pub fn with(&self, name: &str, value: &str) -> Result<Self, String> {
+        let mut given = self.given.clone();
+        given.insert(name.to_owned(), vec![value.to_owned()]);
+        let mut words = Vec::new();
+        for (name, values) in &given {
+            for value in values {
+                match (is_flag(name), value.as_str()) {
+                    (true, "true") => words.push(format!("--{name}")),
+                    (true, _) => {}
+                    (false, value) => words.push(format!("--{name}={value}")),
+                }
+            }
+        }
+        Self::try_parse_from(words)
+    }
+
+    /// The workload as it was given: `rate` → `20000`; flags have the value `true`, several values are divided by blanks.
+    /// What says where it runs, such as the URI, is left out.
+    pub fn workload(&self) -> BTreeMap<String, String> {
+        let is_workload = |(name, _): &(&String, &Vec<String>)| !PLACES.contains(&name.as_str());
+        self.given.iter().filter(is_workload).map(|(name, values)| (name.clone(), values.join(" "))).collect()
+    }
+}
+
+fn is_flag(long_name: &str) -> bool {
+    let command = RunArguments::augment_args(clap::Command::new("run"));
+    command
+        .get_arguments()
+        .any(|argument| argument.get_long() == Some(long_name) && !argument.get_action().takes_values())
+}
+
+impl Deref for RunOptions {
+    type Target = RunArguments;
+
+    fn deref(&self) -> &RunArguments {
+        &self.arguments
+    }
+}
+
+impl Args for RunOptions {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        RunArguments::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        RunArguments::augment_args_for_update(command)
+    }
+}
+
+impl FromArgMatches for RunOptions {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut given = BTreeMap::new();
+        for argument in RunArguments::augment_args(clap::Command::new("run")).get_arguments() {
+            let (id, long_name) =
+                (argument.get_id().as_str(), argument.get_long().expect("every option has a long name"));
+            if matches.value_source(id) != Some(ValueSource::CommandLine) {
+                continue;
+            }
+            let raw = matches.get_raw(id).into_iter().flatten().map(|value| value.to_string_lossy().into_owned());
+            let values = if argument.get_action().takes_values() { raw.collect() } else { vec!["true".to_owned()] };
+            given.insert(long_name.to_owned(), values);
+        }
+        Ok(Self { arguments: RunArguments::from_arg_matches(matches)?, given })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The options of `lepus-perf run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArguments {
     /// Broker, as amqp://user:password@host:port/vhost
     #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672/%2F")]
     pub uri: AmqpUri,
@@ -103,24 +218,6 @@ pub struct RunOptions {
     /// Leave queues, and what is in them, behind
     #[arg(long)]
     pub keep: bool,
-    /// Write the whole report to this file
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Write the percentile distribution to this file, as HdrHistogram's plotter reads it, in milliseconds: of response
-    /// time under a rate, else of service time. Those of others get their name before the extension
-    #[arg(long, value_name = "FILE")]
-    pub hgrm: Option<PathBuf>,
-    /// No line a second
-    #[arg(long)]
-    pub quiet: bool,
-}
-
-/// `lepus-perf compare`.
-#[derive(Clone, Debug, Args)]
-pub struct CompareOptions {
-    /// Files that `run --json` or `run --hgrm` has written, or .hgrm files of other tools (taken as milliseconds)
-    #[arg(required = true, value_name = "FILE")]
-    pub files: Vec<PathBuf>,
 }
 
 /// Flags of messages.
@@ -175,7 +272,7 @@ impl std::str::FromStr for CoreList {
     }
 }
 
-impl RunOptions {
+impl RunArguments {
     /// Messages survive the broker's restart.
     pub fn is_persistent(&self) -> bool {
         self.flags.contains(&MessageFlag::Persistent)
@@ -235,11 +332,7 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<RunOptions, String> {
-        let words = ["lepus-perf", "run"].into_iter().chain(line.split_whitespace());
-        match CommandLine::try_parse_from(words).map_err(|fault| fault.to_string())?.command {
-            Command::Run(options) => options.check().map(|()| options),
-            Command::Compare(_) => unreachable!("'run' was given"),
-        }
+        RunOptions::try_parse_from(line.split_whitespace())
     }
 
     /// Goal: a command line of PerfTest means what it means there.
@@ -253,6 +346,18 @@ mod tests {
         assert_eq!((options.confirm, options.prefetch, options.multi_ack_every), (Some(100), 50, 10));
         assert!(options.is_persistent() && !options.auto_ack);
         assert_eq!((options.rate, options.time()), (Some(5000.0), Some(Duration::from_secs(30))));
+    }
+
+    /// Goal: a workload is told as it was given, without where it runs; and can be changed by an option's name.
+    #[test]
+    fn given_options() {
+        let options = parse("-x 2 -a --uri amqp://u:secret@h -r 5e3").expect("well-formed");
+        let workload: Vec<_> = options.workload().into_iter().collect();
+        let expected = [("auto-ack", "true"), ("producers", "2"), ("rate", "5e3")];
+        assert_eq!(workload, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let other = options.with("rate", "70").and_then(|other| other.with("auto-ack", "false")).expect("well-formed");
+        assert_eq!((other.rate, other.auto_ack, other.producers, other.uri.host.as_str()), (Some(70.0), false, 2, "h"));
+        assert!(options.with("rate", "x").is_err() && options.with("nothing", "1").is_err());
     }
 
     /// Goal: how long a run is, by what is given.

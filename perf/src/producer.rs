@@ -13,7 +13,6 @@ use crate::batch::Batch;
 use crate::client::{Client, ClientError, check_close, is_timeout};
 use crate::clock::{Clock, Schedule, nanos};
 use crate::confirms::{ConfirmWindow, Verdict};
-use crate::latency::Latencies;
 use crate::options::RunOptions;
 use crate::pace::Pace;
 use crate::progress::Progress;
@@ -41,10 +40,6 @@ pub struct ProducerReport {
     pub unsent: u64,
     /// `connection.blocked` came so many times.
     pub blocked: u64,
-    /// From the intended to the actual sending.
-    pub send_lags: Latencies,
-    /// From sending to the confirm.
-    pub confirm_latencies: Latencies,
 }
 
 /// A producer that is connected and has yet to begin.
@@ -90,15 +85,7 @@ impl<'r> Producer<'r> {
         };
         #[allow(clippy::cast_precision_loss, reason = "a count of threads")]
         let rate = options.rate.map(|rate| rate / options.producers as f64);
-        let report = ProducerReport {
-            published: 0,
-            unconfirmed: 0,
-            nacked: 0,
-            unsent: 0,
-            blocked: 0,
-            send_lags: Latencies::new(),
-            confirm_latencies: Latencies::new(),
-        };
+        let report = ProducerReport { published: 0, unconfirmed: 0, nacked: 0, unsent: 0, blocked: 0 };
         Ok(Self {
             batch: Batch::new(options, &topology.routing_keys, client.frame_octets_max),
             client,
@@ -131,7 +118,7 @@ impl<'r> Producer<'r> {
             self.finish_counts();
             return Ok(self.report);
         }
-        self.await_confirms(schedule)?;
+        self.await_confirms()?;
         self.finish_counts();
         self.client.close()?;
         Ok(self.report)
@@ -157,7 +144,7 @@ impl<'r> Producer<'r> {
                 return Ok(true);
             }
             writes = writes.wrapping_add(1);
-            let room = self.room(schedule, writes)?;
+            let room = self.room(writes)?;
             if room == 0 {
                 continue;
             }
@@ -193,25 +180,25 @@ impl<'r> Producer<'r> {
             }
             let due = pace.due(now).min(until) - published;
             if due == 0 {
-                self.wait_for_input(pace.intended(published).saturating_sub(now), schedule)?;
+                self.wait_for_input(pace.intended(published).saturating_sub(now))?;
                 continue;
             }
             writes = writes.wrapping_add(1);
-            let count = self.room(schedule, writes)?.min(usize::try_from(due).unwrap_or(usize::MAX));
+            let count = self.room(writes)?.min(usize::try_from(due).unwrap_or(usize::MAX));
             if count == 0 {
                 continue;
             }
             let sent = self.clock.nanos();
             let producer = self.index;
-            let (batch, send_lags) = (&mut self.batch, &mut self.report.send_lags);
+            let batch = &mut self.batch;
+            let mut latencies = self.progress.latencies[usize::from(producer)].lock().expect("nobody panics with it");
             batch.stamp(count, |index| {
                 let number = published + u64::from(index);
                 let intended = pace.intended(number);
-                if intended >= schedule.measure_from {
-                    send_lags.record(sent.saturating_sub(intended));
-                }
+                latencies.send_lag.record(sent.saturating_sub(intended));
                 Stamp { producer, sequence: low_half(number), times: Some(Times { intended, sent }) }
             });
+            drop(latencies);
             if !self.write(count, sent, schedule)? {
                 return Ok(false);
             }
@@ -219,16 +206,16 @@ impl<'r> Producer<'r> {
     }
 
     /// How many messages may be sent now; waits a little where there are none, and listens to the broker now and then.
-    fn room(&mut self, schedule: Schedule, writes: u32) -> Result<usize, ClientError> {
+    fn room(&mut self, writes: u32) -> Result<usize, ClientError> {
         if let Some(window) = &self.window {
             if window.room() <= window.outstanding() {
-                self.drain_input(schedule)?;
+                self.drain_input()?;
             }
             if self.window.as_ref().is_some_and(ConfirmWindow::is_nearly_full) {
-                self.wait_for_input(nanos(LOOK_UP), schedule)?;
+                self.wait_for_input(nanos(LOOK_UP))?;
             }
         } else if writes.is_multiple_of(WRITES_PER_LOOK) {
-            self.drain_input(schedule)?;
+            self.drain_input()?;
         }
         let mut room = (self.batch.room() as u64).min(self.count_max - self.report.published);
         if let Some(window) = &self.window {
@@ -265,7 +252,7 @@ impl<'r> Producer<'r> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_timeout(&error) => {
                     // Confirms that nobody reads might be what holds the broker up.
-                    self.drain_input(schedule)?;
+                    self.drain_input()?;
                     let now = self.clock.nanos();
                     let is_over = now >= schedule.end || self.progress.producers_stopped();
                     if is_over && now - progressed_at > nanos(STALL_MAX) {
@@ -287,7 +274,7 @@ impl<'r> Producer<'r> {
         Ok(whole == count)
     }
 
-    fn await_confirms(&mut self, schedule: Schedule) -> Result<(), ClientError> {
+    fn await_confirms(&mut self) -> Result<(), ClientError> {
         let (mut left, mut since) = (u64::MAX, self.clock.nanos());
         while let Some(outstanding @ 1..) = self.window.as_ref().map(ConfirmWindow::outstanding) {
             let now = self.clock.nanos();
@@ -296,24 +283,24 @@ impl<'r> Producer<'r> {
             } else if now - since > nanos(STALL_MAX) || self.progress.has_failed() {
                 break;
             }
-            self.wait_for_input(nanos(LOOK_UP), schedule)?;
+            self.wait_for_input(nanos(LOOK_UP))?;
         }
         Ok(())
     }
 
     /// Waits so long at most for something to read, and reads it.
-    fn wait_for_input(&mut self, timeout_nanos: u64, schedule: Schedule) -> Result<(), ClientError> {
+    fn wait_for_input(&mut self, timeout_nanos: u64) -> Result<(), ClientError> {
         let nanos = timeout_nanos.min(nanos(LOOK_UP));
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::try_from(nanos).expect("bounded above") };
         let mut sockets = [PollFd::new(&self.client.socket, PollFlags::IN)];
         if poll(&mut sockets, Some(&timeout)).unwrap_or(0) > 0 {
-            self.drain_input(schedule)?;
+            self.drain_input()?;
         }
         Ok(())
     }
 
     /// Reads all that is there: confirms, mostly.
-    fn drain_input(&mut self, schedule: Schedule) -> Result<(), ClientError> {
+    fn drain_input(&mut self) -> Result<(), ClientError> {
         loop {
             let room = self.client.input.room();
             let room_octets = room.len();
@@ -321,7 +308,7 @@ impl<'r> Producer<'r> {
                 Ok((0, _)) => return Err(ClientError::Ended),
                 Ok((octets, _)) => {
                     self.client.input.filled(octets);
-                    self.handle_input(schedule.measure_from)?;
+                    self.handle_input()?;
                     if octets < room_octets {
                         return Ok(());
                     }
@@ -333,8 +320,9 @@ impl<'r> Producer<'r> {
         }
     }
 
-    fn handle_input(&mut self, measure_from: u64) -> Result<(), ClientError> {
+    fn handle_input(&mut self) -> Result<(), ClientError> {
         let now = self.clock.nanos();
+        let mut latencies = self.progress.latencies[usize::from(self.index)].lock().expect("nobody panics with it");
         let client = &mut self.client;
         while let Some((frame, used)) = take_frame(client.input.unread(), client.frame_octets_max)? {
             if frame.kind == FrameKind::Method {
@@ -355,8 +343,7 @@ impl<'r> Producer<'r> {
                     }
                 };
                 if let (Some((tag, multiple, verdict)), Some(window)) = (settled, &mut self.window) {
-                    let latencies = &mut self.report.confirm_latencies;
-                    window.settle(tag, multiple, verdict, now, measure_from, latencies);
+                    window.settle(tag, multiple, verdict, now, 0, &mut latencies.confirm);
                 }
             }
             client.input.consume(used);

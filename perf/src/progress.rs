@@ -1,9 +1,11 @@
 //! Counters that threads raise and the run reads once a second.
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use crate::clock::Schedule;
+use crate::result::{Recorded, histogram};
 
 /// A counter of one thread on cache lines of its own.
 #[repr(align(128))]
@@ -37,6 +39,8 @@ pub struct Progress {
     pub consumers_ready: AtomicU64,
     /// Producers that have finished, well or not.
     pub producers_finished: AtomicU64,
+    /// Latencies since they were last taken, by thread: producers, then consumers.
+    pub latencies: Vec<Mutex<Latencies>>,
     producers_stop: AtomicBool,
     consumers_stop: AtomicBool,
     failed: AtomicBool,
@@ -53,10 +57,31 @@ impl Progress {
             schedule: OnceLock::new(),
             consumers_ready: AtomicU64::new(0),
             producers_finished: AtomicU64::new(0),
+            latencies: (0..producers + consumers).map(|_| Mutex::default()).collect(),
             producers_stop: AtomicBool::new(false),
             consumers_stop: AtomicBool::new(false),
             failed: AtomicBool::new(false),
         }
+    }
+
+    /// The latencies of all threads since they were last taken.
+    pub fn take_latencies(&self) -> BTreeMap<String, Recorded> {
+        let mut all = BTreeMap::new();
+        for latencies in &self.latencies {
+            let taken = std::mem::take(&mut *latencies.lock().expect("nobody panics with it"));
+            let Latencies { response, service, send_lag, confirm } = taken;
+            for (name, recorded) in [
+                (histogram::RESPONSE, response),
+                (histogram::SERVICE, service),
+                (histogram::SEND_LAG, send_lag),
+                (histogram::CONFIRM, confirm),
+            ] {
+                if !recorded.is_empty() {
+                    all.entry(name.to_owned()).or_insert_with(Recorded::default).add(&recorded);
+                }
+            }
+        }
+        all
     }
 
     /// All published, confirmed, received so far.
@@ -98,6 +123,19 @@ impl Progress {
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
     }
+}
+
+/// What one thread records.
+#[derive(Default)]
+pub struct Latencies {
+    /// From the intended sending to the receipt.
+    pub response: Recorded,
+    /// From the actual sending to the receipt.
+    pub service: Recorded,
+    /// From the intended to the actual sending.
+    pub send_lag: Recorded,
+    /// From sending to the confirm.
+    pub confirm: Recorded,
 }
 
 /// Counts of messages.

@@ -47,11 +47,6 @@ impl Faults {
         self.reordered += other.reordered;
         self.foreign += other.foreign;
     }
-
-    /// Nothing was wrong.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 /// How a lane is read.

@@ -150,14 +150,10 @@ fn topic_pair(index: usize) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::{Command, CommandLine};
-    use clap::Parser;
 
     fn plan(line: &str) -> Topology {
-        match CommandLine::parse_from(["lepus-perf", "run"].into_iter().chain(line.split_whitespace())).command {
-            Command::Run(options) => Topology::plan(&options),
-            Command::Compare(_) => unreachable!("'run' was given"),
-        }
+        let options = RunOptions::try_parse_from(line.split_whitespace()).expect("well-formed");
+        Topology::plan(&options)
     }
 
     /// Goal: the progressions say which queue each message comes to.

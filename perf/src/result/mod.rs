@@ -78,6 +78,10 @@ pub struct Run {
     pub invalid: Vec<String>,
     /// What a reader should know, such as shared cores.
     pub warnings: Vec<String>,
+    /// What has ended the run before its time or kept it from finishing: connections that failed, messages that the broker
+    /// did not take or confirm. Empty in runs that went well.
+    #[serde(default)]
+    pub failures: Vec<String>,
 }
 
 /// A broker.
@@ -215,6 +219,11 @@ impl Run {
             seconds += interval.seconds;
         }
         (all, seconds)
+    }
+
+    /// Whether nothing was wrong: no faults, no failures. Whether its latencies can be trusted, `invalid` tells.
+    pub fn is_right(&self) -> bool {
+        !self.has_faults() && self.failures.is_empty()
     }
 
     /// Whether messages were lost, doubled, out of order, corrupted or refused.
