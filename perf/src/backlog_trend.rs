@@ -28,8 +28,10 @@ impl BacklogTrend {
     /// Of the measured time; flat where it has fewer than three points.
     pub fn of(run: &Run) -> Self {
         #[allow(clippy::cast_precision_loss, reason = "backlogs are far below 2^53")]
-        let points: Vec<(f64, f64)> =
-            run.measured().map(|interval| (interval.start_seconds + interval.seconds, interval.backlog as f64)).collect();
+        let points: Vec<(f64, f64)> = run
+            .measured()
+            .map(|interval| (interval.start_seconds + interval.seconds, interval.backlog as f64))
+            .collect();
         Self::of_points(&points)
     }
 

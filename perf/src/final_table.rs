@@ -253,23 +253,27 @@ fn verdict(text: &mut String, run: &Run, emphasis: Emphasis) {
     .filter(|(count, _)| *count > 0)
     .map(|(count, name)| format!("{} {name}", count_text(count)))
     .collect();
-    let totals: Vec<String> = COUNTS
-        .into_iter()
-        .filter(|(name, field)| *name != "refused" && (field(&check.totals) > 0 || *name == "published"))
-        .map(|(name, field)| format!("{} {name}", count_text(field(&check.totals))))
-        .collect();
+    let mut totals: Vec<CountField> =
+        COUNTS.into_iter().filter(|(name, field)| *name != "refused" && field(&check.totals) > 0).collect();
+    // What is compared stands side by side: what was published, and what of it came.
+    totals.sort_by_key(|(name, _)| [&"published", &"received"].iter().position(|first| *first == name).unwrap_or(2));
+    let mut totals: Vec<String> =
+        totals.iter().map(|(name, field)| format!("{} {name}", count_text(field(&check.totals)))).collect();
+    if totals.is_empty() {
+        totals.push("nothing".to_owned());
+    }
     wrap(text, "  totals   ", &format!("{}, warm-up and end included", totals.join(", ")));
     if faults.is_empty() {
         text.push_str("  check    all right: none lost, duplicated, reordered, corrupted or refused\n");
     } else {
         writeln!(text, "  check    {}", emphasis.wrong(&format!("WRONG: {}", faults.join(", ")))).expect(FITS);
     }
-    for (word, sentences) in [("INVALID", &run.invalid), ("warning", &run.warnings)] {
+    for (word, sentences) in [("FAILED", &run.failures), ("INVALID", &run.invalid), ("warning", &run.warnings)] {
         for sentence in sentences {
             let mut lines = String::new();
             wrap(&mut lines, &format!("  {word:<9}"), sentence);
             for line in lines.lines() {
-                let painted = if word == "INVALID" { emphasis.wrong(line) } else { emphasis.warning(line) };
+                let painted = if word == "warning" { emphasis.warning(line) } else { emphasis.wrong(line) };
                 writeln!(text, "{painted}").expect(FITS);
             }
         }
@@ -335,7 +339,12 @@ mod tests {
         let counts = Counts { published: all, confirmed: all, received: all, acknowledged: all, ..Counts::default() };
         (run.intervals[0].counts, run.check.totals) = (counts, counts);
         run.rate = Some(1e9);
-        run.broker = Some(BrokerUse { pid: 4_194_303, cpu_seconds: 12345.0, resident_octets_before: 1, resident_octets_max: 1 << 40 });
+        run.broker = Some(BrokerUse {
+            pid: 4_194_303,
+            cpu_seconds: 12345.0,
+            resident_octets_before: 1,
+            resident_octets_max: 1 << 40,
+        });
         run.client_cores = vec![1];
         run.target.cores = vec![0];
         run.invalid = vec!["the load generator was late by more than a millisecond for much of the time ".repeat(2)];

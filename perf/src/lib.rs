@@ -9,23 +9,39 @@
 //! * A message that is lost, doubled or out of order makes the exit code non-zero.
 #![allow(clippy::doc_markdown, reason = "RabbitMQ and LavinMQ are names, not code")]
 
+pub mod backlog_trend;
 mod batch;
+pub mod campaign;
 mod client;
 mod clock;
 mod confirms;
 mod consumer;
+pub mod exit;
+pub mod final_table;
 pub mod interrupt;
 pub mod machine;
+pub mod objective;
 pub mod options;
 pub mod output_options;
 mod pace;
 mod process;
 mod producer;
 mod progress;
+pub mod quantiles;
+pub mod quantity;
 pub mod result;
+pub mod rounds_table;
 pub mod run;
+pub mod run_command;
+pub mod search;
 mod sequence;
 mod stamp;
-pub mod table;
+pub mod suite;
+pub mod sweep;
+#[cfg(test)]
+mod test_runs;
 mod topology;
 pub mod uri;
+pub mod versus;
+pub mod view;
+pub mod view_options;

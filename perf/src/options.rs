@@ -7,9 +7,14 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::exit::EXIT_CODES;
 use crate::output_options::OutputOptions;
 use crate::stamp::NUMBER_OCTETS;
+use crate::suite::SuiteCommand;
+use crate::sweep::SweepCommand;
 use crate::uri::AmqpUri;
+use crate::versus::VersusCommand;
+use crate::view_options::ViewOptions;
 
 /// Producers have two octets in a stamp.
 pub const PRODUCERS_MAX: usize = 1 << 16;
@@ -26,18 +31,26 @@ pub struct CommandLine {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run one workload: a line a second on standard error, the result on standard output
-    ///
-    /// Exits with 1 where a message was lost, doubled, reordered, corrupted or refused, or the run failed.
+    /// Run one workload: a live view on standard error, the result on standard output
     Run(Box<RunCommand>),
+    /// Find the highest rate that keeps objectives such as p99.9<5ms
+    Sweep(Box<SweepCommand>),
+    /// Run one workload against several brokers in turn, and show them side by side
+    Versus(Box<VersusCommand>),
+    /// Run the scenarios of a file
+    Suite(Box<SuiteCommand>),
 }
 
 /// `lepus-perf run`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub struct RunCommand {
     /// The workload.
     #[command(flatten)]
     pub run: RunOptions,
+    /// What is shown meanwhile.
+    #[command(flatten)]
+    pub view: ViewOptions,
     /// What is to become of its result.
     #[command(flatten)]
     pub output: OutputOptions,
@@ -90,6 +103,11 @@ impl RunOptions {
             }
         }
         Self::try_parse_from(words)
+    }
+
+    /// Whether the option of this long name was given.
+    pub fn is_given(&self, name: &str) -> bool {
+        self.given.contains_key(name)
     }
 
     /// The workload as it was given: `rate` → `20000`; flags have the value `true`, several values are divided by blanks.

@@ -3,15 +3,8 @@
 use crate::result::Recorded;
 
 /// Those of every table, with their names; the longest, `max`, is quantile 1.
-pub const QUANTILES: [(&str, f64); 7] = [
-    ("p50", 0.5),
-    ("p90", 0.9),
-    ("p95", 0.95),
-    ("p99", 0.99),
-    ("p99.9", 0.999),
-    ("p99.99", 0.9999),
-    ("max", 1.0),
-];
+pub const QUANTILES: [(&str, f64); 7] =
+    [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("max", 1.0)];
 
 /// The value at a quantile, in nanoseconds; `None` where nothing was recorded.
 pub fn at(recorded: &Recorded, quantile: f64) -> Option<u64> {

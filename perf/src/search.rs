@@ -1,4 +1,4 @@
-//! The search for the highest rate that is kept: which rate to try next. Pure; [`sweep`](crate::sweep) makes the runs.
+//! The search for the highest rate that is kept: which rate to try next. Pure; the sweep makes the runs.
 //!
 //! First the ladder of rates, upwards, until one is missed; then halves of the gap (geometrically) between the highest
 //! kept and the lowest missed. Shared machines hiccup: a rate counts as missed only when it was missed twice, or by
@@ -248,7 +248,7 @@ mod tests {
     /// Goal: one hiccup neither ends the ladder nor lowers the result.
     #[test]
     fn one_hiccup_is_tried_again() {
-        let mut hiccups = vec![2000.0];
+        let mut hiccups: Vec<f64> = vec![2000.0];
         let (trials, highest) = search(Search::new(vec![1000.0, 2000.0, 4000.0], 0.05, 4), |rate| {
             match hiccups.iter().position(|&bad| bad.total_cmp(&rate).is_eq()) {
                 Some(at) => {

@@ -52,5 +52,6 @@ pub fn run_of_intervals(intervals: Vec<Interval>) -> Run {
         client_cpu_seconds: 0.0,
         invalid: Vec::new(),
         warnings: Vec::new(),
+        failures: Vec::new(),
     }
 }
