@@ -84,7 +84,8 @@ fn measure_of(text: &str) -> Result<Measure, String> {
     let is_number = |digits: &&str| digits.bytes().all(|octet| octet.is_ascii_digit() || octet == b'.');
     let percent = text.strip_prefix('p').filter(is_number).and_then(|digits| digits.parse::<f64>().ok());
     match percent {
-        Some(percent) if percent > 0.0 && percent <= 100.0 => Ok(Measure::Quantile(percent / 100.0)),
+        // Rounded, since 99.9 / 100 is not 0.999 in binary.
+        Some(percent) if percent > 0.0 && percent <= 100.0 => Ok(Measure::Quantile((percent * 1e10).round() / 1e12)),
         Some(_) => Err(format!("'{text}' is no percentile: they are above p0 and at most p100")),
         None => Err(format!("'{text}' is none of p50, p99.9 (any percentile), max, mean")),
     }

@@ -100,8 +100,13 @@ fn progress(page: &mut Page, frame: &mut Frame, state: &State, palette: Palette)
     match state.progress() {
         Some(ratio) => {
             let Some(area) = page.line(frame, Line::default()) else { return };
-            let gauge =
-                LineGauge::default().ratio(ratio).label(label).filled_style(style).unfilled_style(palette.label);
+            let gauge = LineGauge::default()
+                .ratio(ratio)
+                .label(label)
+                .filled_symbol("█")
+                .unfilled_symbol("░")
+                .filled_style(style)
+                .unfilled_style(palette.label);
             frame.render_widget(gauge, Rect { width: area.width.saturating_sub(1), ..area });
         }
         None => {
@@ -272,12 +277,12 @@ mod tests {
         let text = text(&state(), 100, 30);
         for expected in [
             "latency-1k · lepus · round 1/3 · run 5/18",
-            "measuring 0:03 of 0:05",
+            "measuring 0:03 of 0:05 ███",
             "published          2,000/s",
             "backlog",
             "last 5 s",
             "measured",
-            "response       123 µs   123 µs   123 µs   123 µs   123 µs",
+            "response        123 µs   123 µs   123 µs   123 µs   123 µs",
             "CPU 85 %   memory 123 MiB",
             "load and broker share cores",
             "throughput · lepus: 412,000/s",
