@@ -2,27 +2,29 @@
 
 use std::fmt::Write as _;
 
+use crate::campaign::{Campaign, Failure};
 use crate::final_table::{Emphasis, wrap};
 use crate::quantiles;
 use crate::quantity::{duration_text, rate_text};
-use crate::result::{Origin, Recorded, Run, histogram};
+use crate::result::{Recorded, Run, histogram};
 
 const FITS: &str = "a string takes any text";
 
 /// The tables; targets in the order of `targets`, as they were named; others behind them.
-pub fn text(runs: &[Run], origin: &Origin, targets: &[String]) -> String {
-    let emphasis = Emphasis::of_stdout();
+pub fn text(campaign: &Campaign, targets: &[String], emphasis: Emphasis) -> String {
+    let (runs, failures, origin) = (campaign.runs(), campaign.failures(), campaign.origin());
     let mut text = String::new();
-    if runs.is_empty() {
+    if runs.is_empty() && failures.is_empty() {
         return text;
     }
     if !origin.cpu_model.is_empty() {
         wrap(&mut text, "", &format!("{}, {} processors, {}", origin.cpu_model, origin.processors, origin.kernel));
     }
     let mut scenarios: Vec<&str> = Vec::new();
-    for run in runs {
-        if !scenarios.contains(&run.scenario.as_str()) {
-            scenarios.push(&run.scenario);
+    let all = runs.iter().map(|run| &run.scenario).chain(failures.iter().map(|failure| &failure.scenario));
+    for scenario in all {
+        if !scenarios.contains(&scenario.as_str()) {
+            scenarios.push(scenario);
         }
     }
     for scenario in scenarios {
@@ -40,8 +42,13 @@ pub fn text(runs: &[Run], origin: &Origin, targets: &[String]) -> String {
             .map(|name| (name, of_scenario.iter().copied().filter(|run| run.target.name == name).collect()))
             .collect();
         writeln!(text, "\n{}", emphasis.heading(scenario)).expect(FITS);
-        table(&mut text, &groups);
+        if !groups.is_empty() {
+            table(&mut text, &groups);
+        }
         troubles(&mut text, &groups, emphasis);
+        for Failure { target, reason, .. } in failures.iter().filter(|failure| failure.scenario == scenario) {
+            tell(&mut text, &format!("{target}: FAILED: {reason}"), true, emphasis);
+        }
     }
     text
 }
@@ -122,13 +129,15 @@ fn troubles(text: &mut String, groups: &[(&str, Vec<&Run>)], emphasis: Emphasis)
             }
         }
         for sentence in told {
-            let mut lines = String::new();
-            wrap(&mut lines, "  ", &format!("{target}: {sentence}"));
-            let is_warning = sentence.starts_with("warning");
-            for line in lines.lines() {
-                writeln!(text, "{}", if is_warning { emphasis.warning(line) } else { emphasis.wrong(line) })
-                    .expect(FITS);
-            }
+            tell(text, &format!("{target}: {sentence}"), !sentence.starts_with("warning"), emphasis);
         }
+    }
+}
+
+fn tell(text: &mut String, sentence: &str, is_wrong: bool, emphasis: Emphasis) {
+    let mut lines = String::new();
+    wrap(&mut lines, "  ", sentence);
+    for line in lines.lines() {
+        writeln!(text, "{}", if is_wrong { emphasis.wrong(line) } else { emphasis.warning(line) }).expect(FITS);
     }
 }

@@ -9,6 +9,7 @@ use crate::campaign::order::interleaved;
 use crate::campaign::targets::{TargetSpec, check_names};
 use crate::campaign::{Campaign, Job};
 use crate::exit::{CommandError, EXIT_CODES};
+use crate::final_table::Emphasis;
 use crate::options::RunOptions;
 use crate::output_options::OutputOptions;
 use crate::result::Origin;
@@ -91,6 +92,6 @@ pub fn versus(command: &VersusCommand) -> Result<ExitCode, CommandError> {
     campaign.make_all(&jobs, Duration::from_secs_f64(command.pause));
     campaign.close_view();
     let labels: Vec<String> = command.targets.iter().map(TargetSpec::label).collect();
-    print!("{}", rounds_table::text(campaign.runs(), campaign.origin(), &labels));
+    print!("{}", rounds_table::text(&campaign, &labels, Emphasis::of_stdout()));
     campaign.finish(&command.output, false, |_| false)
 }

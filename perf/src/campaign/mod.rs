@@ -60,10 +60,20 @@ pub struct Campaign {
     view: Option<View>,
     origin: Origin,
     runs: Vec<Run>,
-    /// Runs that came to no result, in sentences.
-    failures: Vec<String>,
+    failures: Vec<Failure>,
     begun: usize,
     is_cut_short: bool,
+}
+
+/// A run that came to no result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Of which scenario.
+    pub scenario: String,
+    /// Against which broker, as the user calls it.
+    pub target: String,
+    /// Why; a sentence.
+    pub reason: String,
 }
 
 /// What has become of a job.
@@ -92,6 +102,11 @@ impl Campaign {
     /// Complete runs, in the order in which they were made.
     pub fn runs(&self) -> &[Run] {
         &self.runs
+    }
+
+    /// Runs that came to no result.
+    pub fn failures(&self) -> &[Failure] {
+        &self.failures
     }
 
     /// The origin of all of them.
@@ -126,7 +141,8 @@ impl Campaign {
             Err(error) => {
                 let sentence = if job.of == 1 { error.to_string() } else { format!("{title}: {error}") };
                 view.warn(&sentence);
-                self.failures.push(sentence);
+                let (scenario, target) = (job.labels.scenario.clone(), job.target_label.clone());
+                self.failures.push(Failure { scenario, target, reason: error.to_string() });
                 Made::Failed { is_usage: matches!(error, RunError::Options(_)) }
             }
         }
@@ -152,6 +168,8 @@ impl Campaign {
             if index > 0 {
                 self.pause(pause);
             }
+            // Those that are left out count, so that the last one is the last of all.
+            self.begun = index;
             match self.make(job) {
                 Made::Complete => {}
                 Made::Failed { .. } => failed.push(key),

@@ -13,6 +13,7 @@ use crate::campaign::order::interleaved;
 use crate::campaign::targets::{TargetSpec, check_names};
 use crate::campaign::{Campaign, Job};
 use crate::exit::{CommandError, EXIT_CODES, Outcome};
+use crate::final_table::Emphasis;
 use crate::output_options::OutputOptions;
 use crate::quantity::clock_text;
 use crate::result::Origin;
@@ -152,7 +153,7 @@ pub fn suite(command: &SuiteCommand) -> Result<ExitCode, CommandError> {
     campaign.make_all(&prepared.jobs, Duration::from_secs_f64(prepared.pause_seconds));
     campaign.close_view();
     let labels: Vec<String> = prepared.targets.iter().map(TargetSpec::label).collect();
-    print!("{}", rounds_table::text(campaign.runs(), campaign.origin(), &labels));
+    print!("{}", rounds_table::text(&campaign, &labels, Emphasis::of_stdout()));
     campaign.finish(&command.output, false, |_| false)
 }
 

@@ -123,8 +123,9 @@ fn latency_table(page: &mut Page, frame: &mut Frame, rows: &[LatencyRow], palett
         page.gap();
     }
     let is_wide = page.area.width >= WIDE_COLUMNS;
-    let names: String = QUANTILES.iter().map(|(name, _)| format!("{name:>VALUE_COLUMNS$}")).collect();
-    let columns = VALUE_COLUMNS * QUANTILES.len();
+    let quantiles = quantiles_that_fit(page.area.width, is_wide);
+    let names: String = quantiles.iter().map(|(name, _)| format!("{name:>VALUE_COLUMNS$}")).collect();
+    let columns = VALUE_COLUMNS * quantiles.len();
     // Narrow terminals get one table below the other.
     let parts: &[(&str, bool)] = if is_wide { &[("", true)] } else { &[("last 5 s", true), ("overall", false)] };
     for &(part, is_recent) in parts {
@@ -138,22 +139,37 @@ fn latency_table(page: &mut Page, frame: &mut Frame, rows: &[LatencyRow], palett
             page.line(frame, Line::styled(format!(" {part:<NAME_COLUMNS$}{names}"), palette.label));
         }
         for row in rows {
-            let mut spans = vec![Span::styled(format!(" {:<NAME_COLUMNS$}", row.name), palette.label)];
-            if is_wide {
-                spans.push(Span::raw(values(row.recent.as_ref()) + &values(row.overall.as_ref())));
-            } else {
-                spans.push(Span::raw(values(if is_recent { row.recent.as_ref() } else { row.overall.as_ref() })));
-            }
-            page.line(frame, Line::from(spans));
+            let name = Span::styled(format!(" {:<NAME_COLUMNS$}", row.name), palette.label);
+            let (recent, overall) = (values(row.recent.as_ref(), &quantiles), values(row.overall.as_ref(), &quantiles));
+            let values = match (is_wide, is_recent) {
+                (true, _) => recent + &overall,
+                (false, true) => recent,
+                (false, false) => overall,
+            };
+            page.line(frame, Line::from(vec![name, Span::raw(values)]));
         }
     }
 }
 
-fn values(recorded: Option<&Recorded>) -> String {
+/// All where there is room; else without p99.9, then without p50: a value that is cut off would be a wrong one.
+fn quantiles_that_fit(width: u16, is_wide: bool) -> Vec<(&'static str, f64)> {
+    let room = usize::from(width).saturating_sub(NAME_COLUMNS + 1) / VALUE_COLUMNS;
+    let left_out: &[&str] = match room {
+        _ if is_wide => &[],
+        0 => &["p50", "p99", "p99.9", "max"],
+        1 => &["p50", "p99.9", "max"],
+        2 => &["p50", "p99.9"],
+        3 => &["p99.9"],
+        _ => &[],
+    };
+    QUANTILES.into_iter().filter(|(name, _)| !left_out.contains(name)).collect()
+}
+
+fn values(recorded: Option<&Recorded>, quantiles: &[(&str, f64)]) -> String {
     let value = |quantile| {
         recorded.map_or_else(|| "-".to_owned(), |recorded| duration_text(recorded.0.value_at_quantile(quantile)))
     };
-    QUANTILES.iter().map(|(_, quantile)| format!("{:>VALUE_COLUMNS$}", value(*quantile))).collect()
+    quantiles.iter().map(|(_, quantile)| format!("{:>VALUE_COLUMNS$}", value(*quantile))).collect()
 }
 
 fn broker(page: &mut Page, frame: &mut Frame, state: &State, palette: Palette) {
@@ -300,6 +316,21 @@ mod tests {
         assert!(text.contains("last 5 s") && text.contains("overall"), "{text}");
         assert_eq!(text.matches("response  ").count(), 2, "{text}");
         assert!(text.contains("CPU 85 %") && text.contains("q or Ctrl-C"), "{text}");
+    }
+
+    /// Goal: on a narrow terminal fewer values are shown, and each of them whole.
+    #[test]
+    fn narrow_terminals() {
+        for (width, names) in
+            [(50, "p50      p99    p99.9      max"), (41, "p50      p99      max"), (32, "p99      max"), (23, "p99")]
+        {
+            let text = text(&state(), width, 24);
+            let lines: Vec<&str> = text.lines().collect();
+            let head = lines.iter().position(|line| line.contains("last 5 s")).expect("latencies");
+            assert!(lines[head].ends_with(&format!(" {names}")), "{width}:\n{text}");
+            let values = lines[head + 1].matches(" 123 µs").count();
+            assert_eq!(values, names.split_whitespace().count(), "{width}:\n{text}");
+        }
     }
 
     /// Goal: no size, however odd, is a panic, and the rates come first.
