@@ -109,7 +109,7 @@ mod tests {
     fn options(line: &str) -> RunOptions {
         match CommandLine::parse_from(["lepus-perf", "run"].into_iter().chain(line.split_whitespace())).command {
             Command::Run(options) => options,
-            Command::Compare(_) => unreachable!("'run' was given"),
+            Command::Compare(_) | Command::Export(_) => unreachable!("'run' was given"),
         }
     }
 

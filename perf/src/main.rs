@@ -3,7 +3,10 @@
 //! The way of a run: [`options`] says what is asked for, [`topology`] declares it, [`run`] starts a thread for each
 //! [`producer`] and [`consumer`], samples their counters ([`progress`]) once a second and ends them. A producer stamps
 //! each body with its number and times ([`stamp`]); a consumer reads the stamp, checks the order ([`sequence`]) and
-//! records latencies ([`latency`]). [`report`] is what comes of it, [`hgrm`] and [`compare`] deal in files of it.
+//! records latencies ([`latency`]). [`report`] is what comes of it.
+//!
+//! Kept results: [`result`] reads and writes them, [`output_options`] says in which formats, [`column`] groups them for
+//! [`compare`], [`plot`] and [`html`].
 //!
 //! * Latency under a rate is measured from when a message *should have been* sent: a broker that stalls cannot hide it.
 //! * Nothing is allocated per message.
@@ -13,18 +16,23 @@
 mod batch;
 mod client;
 mod clock;
+mod column;
 mod compare;
 mod confirms;
 mod consumer;
-mod hgrm;
+mod export;
+mod html;
 mod interrupt;
 mod latency;
 mod machine;
 mod options;
+mod output_options;
 mod pace;
+mod plot;
 mod process;
 mod producer;
 mod progress;
+mod random;
 mod report;
 mod report_table;
 #[allow(dead_code, reason = "the content of result files; what fills and shows it follows")]
@@ -33,7 +41,9 @@ mod run;
 mod sequence;
 mod stamp;
 mod topology;
+mod units;
 mod uri;
+mod whole_file;
 
 use std::process::ExitCode;
 
@@ -41,15 +51,19 @@ use clap::Parser;
 use options::{Command, CommandLine};
 
 fn main() -> ExitCode {
+    /// Where a comparison or an export could not be made; 1 is for conditions that hold.
+    const IMPOSSIBLE: u8 = 2;
     let outcome = match CommandLine::parse().command {
-        Command::Run(options) => run::run(&options).map_err(|failure| failure.to_string()),
-        Command::Compare(options) => compare::compare(&options).map_err(|failure| failure.to_string()),
-    };
-    match outcome {
-        Ok(code) => code,
-        Err(reason) => {
-            eprintln!("lepus-perf: {reason}");
-            ExitCode::FAILURE
+        Command::Run(options) => run::run(&options).map_err(|failure| (failure.to_string(), ExitCode::FAILURE)),
+        Command::Compare(options) => {
+            compare::compare(&options).map_err(|failure| (failure.to_string(), IMPOSSIBLE.into()))
         }
-    }
+        Command::Export(options) => export::export(&options)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(|failure| (failure.to_string(), IMPOSSIBLE.into())),
+    };
+    outcome.unwrap_or_else(|(reason, code)| {
+        eprintln!("lepus-perf: {reason}");
+        code
+    })
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::compare::CompareOptions;
+use crate::export::ExportOptions;
 use crate::stamp::NUMBER_OCTETS;
 use crate::uri::AmqpUri;
 
@@ -28,8 +30,10 @@ pub enum Command {
     ///
     /// Exits with 1 where a message was lost, doubled, reordered, refused or not sent in time.
     Run(RunOptions),
-    /// Compare the latencies of runs: quantiles side by side, and their ratios to the first
+    /// Compare the latencies and rates of runs: side by side, with ratios to the first and intervals of confidence
     Compare(CompareOptions),
+    /// Write a kept result in another format: CSV, HdrHistogram's, SVG, PNG, HTML
+    Export(ExportOptions),
 }
 
 /// `lepus-perf run`.
@@ -113,14 +117,6 @@ pub struct RunOptions {
     /// No line a second
     #[arg(long)]
     pub quiet: bool,
-}
-
-/// `lepus-perf compare`.
-#[derive(Clone, Debug, Args)]
-pub struct CompareOptions {
-    /// Files that `run --json` or `run --hgrm` has written, or .hgrm files of other tools (taken as milliseconds)
-    #[arg(required = true, value_name = "FILE")]
-    pub files: Vec<PathBuf>,
 }
 
 /// Flags of messages.
@@ -238,7 +234,7 @@ mod tests {
         let words = ["lepus-perf", "run"].into_iter().chain(line.split_whitespace());
         match CommandLine::try_parse_from(words).map_err(|fault| fault.to_string())?.command {
             Command::Run(options) => options.check().map(|()| options),
-            Command::Compare(_) => unreachable!("'run' was given"),
+            Command::Compare(_) | Command::Export(_) => unreachable!("'run' was given"),
         }
     }
 

@@ -12,7 +12,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::client::{Client, ClientError};
 use crate::clock::{Clock, Schedule, nanos};
 use crate::consumer::{Consumer, ConsumerReport};
-use crate::hgrm;
 use crate::interrupt::Interrupt;
 use crate::latency::{Latencies, merged};
 use crate::machine::{Machine, pin};
@@ -21,6 +20,7 @@ use crate::process::{Usage, usage};
 use crate::producer::{Producer, ProducerReport};
 use crate::progress::{Progress, Totals};
 use crate::report::{BrokerUsage, Check, FORMAT, LatencyReport, Rate, Rates, Report};
+use crate::result::{Recorded, hgrm};
 use crate::sequence::{self, Faults, Lane};
 use crate::topology::Topology;
 
@@ -467,7 +467,7 @@ fn write_files(options: &RunOptions, report: &Report) -> Result<(), RunError> {
     if let Some(path) = &options.hgrm {
         for (index, latency) in report.latencies.iter().enumerate() {
             let own = if index == 0 { path.clone() } else { named(path, latency.name) };
-            write_file(&own, &hgrm::text(latency.name, &latency.histogram))?;
+            write_file(&own, &hgrm::text(latency.name, &Recorded(latency.histogram.clone())))?;
         }
     }
     Ok(())

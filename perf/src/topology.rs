@@ -156,7 +156,7 @@ mod tests {
     fn plan(line: &str) -> Topology {
         match CommandLine::parse_from(["lepus-perf", "run"].into_iter().chain(line.split_whitespace())).command {
             Command::Run(options) => Topology::plan(&options),
-            Command::Compare(_) => unreachable!("'run' was given"),
+            Command::Compare(_) | Command::Export(_) => unreachable!("'run' was given"),
         }
     }
 
