@@ -73,6 +73,7 @@ impl BacklogTrend {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     fn trend(backlogs: impl IntoIterator<Item = f64>) -> BacklogTrend {
         let points: Vec<(f64, f64)> = backlogs.into_iter().zip(0..).map(|(y, x)| (f64::from(x), y)).collect();
@@ -111,11 +112,11 @@ mod tests {
     #[test]
     fn noisy_queues() {
         let grows = |seed, load: f64| {
-            let mut random = fastrand::Rng::with_seed(seed);
+            let mut random = Random::new(seed);
             let (capacity, mut backlog) = (20_000.0, 0.0_f64);
             let points = (0..8).map(|_| {
                 // Normal by the sum of twelve, with the variance of arrivals and services together.
-                let normal: f64 = (0..12).map(|_| random.f64()).sum::<f64>() - 6.0;
+                let normal: f64 = (0..12).map(|_| random.unit()).sum::<f64>() - 6.0;
                 backlog = (backlog + capacity * (load - 1.0) + normal * (2.0 * capacity).sqrt()).max(0.0);
                 backlog
             });

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lepus_perf::options::{Command, CommandLine};
-use lepus_perf::{run_command, suite, sweep, versus};
+use lepus_perf::{compare, export, run_command, suite, sweep, versus};
 
 fn main() -> ExitCode {
     let outcome = match CommandLine::parse().command {
@@ -13,9 +13,19 @@ fn main() -> ExitCode {
         Command::Sweep(command) => sweep::sweep(&command),
         Command::Versus(command) => versus::versus(&command),
         Command::Suite(command) => suite::suite(&command),
+        Command::Compare(options) => return ended(compare::compare(&options)),
+        Command::Export(options) => return ended(export::export(&options).map(|()| ExitCode::SUCCESS)),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("lepus-perf: {error}");
         error.code()
+    })
+}
+
+/// Where a comparison or an export could not be made, the code is 2; 1 is for conditions that do not hold.
+fn ended(outcome: Result<ExitCode, impl std::fmt::Display>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("lepus-perf: {error}");
+        ExitCode::from(2)
     })
 }

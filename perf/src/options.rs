@@ -7,7 +7,9 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::compare::CompareOptions;
 use crate::exit::EXIT_CODES;
+use crate::export::ExportOptions;
 use crate::output_options::OutputOptions;
 use crate::stamp::NUMBER_OCTETS;
 use crate::suite::SuiteCommand;
@@ -39,6 +41,10 @@ pub enum Command {
     Versus(Box<VersusCommand>),
     /// Run the scenarios of a file
     Suite(Box<SuiteCommand>),
+    /// Compare the latencies and rates of runs: side by side, with ratios to the first and intervals of confidence
+    Compare(CompareOptions),
+    /// Write a kept result in another format: CSV, HdrHistogram's, SVG, PNG, HTML
+    Export(ExportOptions),
 }
 
 /// `lepus-perf run`.

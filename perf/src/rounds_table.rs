@@ -1,8 +1,13 @@
 //! Rounds of several targets side by side, scenario by scenario: what stands on standard output after `versus` and `suite`.
+//!
+//! Numbers with their ratios and intervals of confidence are those of [`compare`](crate::compare); what was wrong, and an
+//! overview of many scenarios, come from here.
 
 use std::fmt::Write as _;
 
 use crate::campaign::{Campaign, Failure};
+use crate::column::Column;
+use crate::compare;
 use crate::final_table::{Emphasis, wrap};
 use crate::quantiles;
 use crate::quantity::{duration_text, rate_text};
@@ -27,6 +32,7 @@ pub fn text(campaign: &Campaign, targets: &[String], emphasis: Emphasis) -> Stri
             scenarios.push(scenario);
         }
     }
+    let mut overviews = Vec::new();
     for scenario in scenarios {
         let mut names: Vec<&str> = Vec::new();
         let mut of_scenario: Vec<&Run> = runs.iter().filter(|run| run.scenario == scenario).collect();
@@ -42,15 +48,29 @@ pub fn text(campaign: &Campaign, targets: &[String], emphasis: Emphasis) -> Stri
             .map(|name| (name, of_scenario.iter().copied().filter(|run| run.target.name == name).collect()))
             .collect();
         writeln!(text, "\n{}", emphasis.heading(scenario)).expect(FITS);
-        if !groups.is_empty() {
-            table(&mut text, &groups);
-        }
+        comparison(&mut text, &of_scenario);
         troubles(&mut text, &groups, emphasis);
         for Failure { target, reason, .. } in failures.iter().filter(|failure| failure.scenario == scenario) {
-            tell(&mut text, &format!("{target}: FAILED: {reason}"), true, emphasis);
+            tell(&mut text, &format!("{target}: FAILED: {reason}"), emphasis);
         }
+        overviews.push((scenario, groups));
+    }
+    if overviews.len() > 1 {
+        overview(&mut text, &overviews, emphasis);
     }
     text
+}
+
+/// All metrics of one scenario, with ratios to the first target.
+fn comparison(text: &mut String, runs: &[&Run]) {
+    let columns = Column::of_runs("", runs.iter().map(|&run| run.clone()).collect());
+    if columns.is_empty() {
+        return;
+    }
+    match compare::tables(&columns, None) {
+        Ok(tables) => tables.iter().for_each(|table| text.push_str(&compare::table_text(table, compare::look()))),
+        Err(reason) => wrap(text, "  ", &reason),
+    }
 }
 
 /// Received a second (or published, or operations), in the measured time.
@@ -66,45 +86,53 @@ fn median(mut values: Vec<f64>) -> f64 {
     if values.is_empty() { f64::NAN } else { f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2]) }
 }
 
-fn table(text: &mut String, groups: &[(&str, Vec<&Run>)]) {
-    let preferred = [histogram::RESPONSE, histogram::SERVICE, histogram::ROUND_TRIP, histogram::CONFIRM];
-    let has = |name: &&str| groups.iter().any(|(_, runs)| runs.iter().any(|run| run.histogram(name).is_some()));
-    let name = preferred.into_iter().find(has);
-    let width = groups.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).clamp(8, 26);
-    writeln!(
-        text,
-        "  {:<width$}{:>7}{:>12}{:>7}{:>10}{:>10}{:>10}",
-        name.unwrap_or(""),
-        "rounds",
-        "a second",
-        "ratio",
-        "p50",
-        "p99",
-        "p99.9"
-    )
-    .expect(FITS);
-    let mut first = None;
-    for (target, runs) in groups {
-        let rate = median(runs.iter().map(|run| rate(run)).collect());
-        let ratio =
-            first.map_or_else(
-                String::new,
-                |first: f64| if first > 0.0 { format!("{:.2}x", rate / first) } else { "-".to_owned() },
+/// A line for each scenario and target, at most 80 columns wide.
+fn overview(text: &mut String, scenarios: &[(&str, Vec<(&str, Vec<&Run>)>)], emphasis: Emphasis) {
+    let width = |names: &mut dyn Iterator<Item = &str>| names.map(|name| name.chars().count()).max().unwrap_or(0);
+    let first_width = width(&mut scenarios.iter().map(|(scenario, _)| *scenario)).clamp(8, 20);
+    let second_width =
+        width(&mut scenarios.iter().flat_map(|(_, groups)| groups.iter().map(|(target, _)| *target))).clamp(6, 14);
+    let cut = |name: &str, width: usize| name.chars().take(width).collect::<String>();
+    let head = format!(
+        "{:<first_width$} {:<second_width$}{:>11}{:>8}{:>9}{:>9}{:>8}",
+        "overview", "", "a second", "ratio", "p50", "p99", "ratio"
+    );
+    writeln!(text, "\n{}", emphasis.heading(&head)).expect(FITS);
+    for (scenario, groups) in scenarios {
+        let preferred = [histogram::RESPONSE, histogram::SERVICE, histogram::ROUND_TRIP, histogram::CONFIRM];
+        let has = |name: &&str| groups.iter().all(|(_, runs)| runs.iter().any(|run| run.histogram(name).is_some()));
+        let name = preferred.into_iter().find(has);
+        let mut first: Option<(f64, f64)> = None;
+        for (target, runs) in groups {
+            let rate = median(runs.iter().map(|run| rate(run)).collect());
+            let mut pooled = Recorded::default();
+            runs.iter().filter_map(|run| run.histogram(name?)).for_each(|recorded| pooled.add(&recorded));
+            let at = |quantile| quantiles::at(&pooled, quantile);
+            let p99 = at(0.99).map_or(f64::NAN, |nanos| nanos as f64);
+            let shown = |nanos: Option<u64>| nanos.map_or_else(|| "-".to_owned(), duration_text);
+            let (rate_ratio, p99_ratio) = first.map_or_else(Default::default, |(first_rate, first_p99)| {
+                (ratio_text(rate, first_rate), ratio_text(p99, first_p99))
+            });
+            let line = format!(
+                "{:<first_width$} {:<second_width$}{:>11}{rate_ratio:>8}{:>9}{:>9}{p99_ratio:>8}",
+                if first.is_none() { cut(scenario, first_width) } else { String::new() },
+                cut(target, second_width),
+                rate_text(rate),
+                shown(at(0.5)),
+                shown(at(0.99)),
             );
-        first = first.or(Some(rate));
-        let target: String = target.chars().take(width).collect();
-        write!(text, "  {target:<width$}{:>7}{:>12}{ratio:>7}", runs.len(), rate_text(rate)).expect(FITS);
-        let mut pooled = Recorded::default();
-        runs.iter().filter_map(|run| run.histogram(name?)).for_each(|recorded| pooled.add(&recorded));
-        for quantile in [0.5, 0.99, 0.999] {
-            let value = quantiles::at(&pooled, quantile).map_or_else(|| "-".to_owned(), duration_text);
-            write!(text, "{value:>10}").expect(FITS);
+            writeln!(text, "{}", line.trim_end()).expect(FITS);
+            first = first.or(Some((rate, p99)));
         }
-        text.push('\n');
     }
 }
 
-/// What was wrong, each sentence once for each target.
+fn ratio_text(value: f64, first: f64) -> String {
+    let ratio = value / first;
+    if ratio.is_finite() { format!("{ratio:.2}x") } else { "-".to_owned() }
+}
+
+/// What was wrong; warnings stand in the tables.
 fn troubles(text: &mut String, groups: &[(&str, Vec<&Run>)], emphasis: Emphasis) {
     for (target, runs) in groups {
         let mut told: Vec<String> = Vec::new();
@@ -120,24 +148,18 @@ fn troubles(text: &mut String, groups: &[(&str, Vec<&Run>)], emphasis: Emphasis)
             let faults = faults.iter().filter(|(count, _)| *count > 0);
             let wrong = faults.map(|(count, name)| format!("WRONG in round {}: {count} {name}", run.round + 1));
             let failed = run.failures.iter().map(|sentence| format!("FAILED in round {}: {sentence}", run.round + 1));
-            let invalid = run.invalid.iter().map(|sentence| format!("INVALID in round {}: {sentence}", run.round + 1));
-            told.extend(wrong.chain(failed).chain(invalid));
-            for warning in run.warnings.iter().map(|sentence| format!("warning: {sentence}")) {
-                if !told.contains(&warning) {
-                    told.push(warning);
-                }
-            }
+            told.extend(wrong.chain(failed));
         }
         for sentence in told {
-            tell(text, &format!("{target}: {sentence}"), !sentence.starts_with("warning"), emphasis);
+            tell(text, &format!("{target}: {sentence}"), emphasis);
         }
     }
 }
 
-fn tell(text: &mut String, sentence: &str, is_wrong: bool, emphasis: Emphasis) {
+fn tell(text: &mut String, sentence: &str, emphasis: Emphasis) {
     let mut lines = String::new();
     wrap(&mut lines, "  ", sentence);
     for line in lines.lines() {
-        writeln!(text, "{}", if is_wrong { emphasis.wrong(line) } else { emphasis.warning(line) }).expect(FITS);
+        writeln!(text, "{}", emphasis.wrong(line)).expect(FITS);
     }
 }

@@ -15,7 +15,7 @@ use crate::run::Labels;
 /// Where the options make no sense, or a file cannot be written.
 pub fn run(command: &RunCommand) -> Result<ExitCode, CommandError> {
     command.run.check().map_err(CommandError::Usage)?;
-    let view = command.view.open(&command.output);
+    let view = command.view.open();
     let mut campaign = Campaign::begin(view, Origin::here(std::env::args()))?;
     let labels = Labels { scenario: "run".to_owned(), target_name: None, round: 0 };
     let target_label = command.run.uri.to_string();

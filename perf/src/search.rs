@@ -159,6 +159,7 @@ pub fn ladder(from: f64, to: f64, factor: f64) -> Result<Vec<f64>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     /// Runs a search against a judge; the rates in the order of their trials, and the result.
     fn search(mut search: Search, mut judge: impl FnMut(f64) -> Verdict) -> (Vec<f64>, Option<f64>) {
@@ -214,10 +215,10 @@ mod tests {
         let (capacity, mut near) = (100_000.0, 0);
         let limit = capacity - 100_f64.ln() / 0.005;
         for seed in 0..200 {
-            let mut random = fastrand::Rng::with_seed(seed);
+            let mut random = Random::new(seed);
             let rates = ladder(10_000.0, 640_000.0, 2.0).expect("a ladder");
             let (_, highest) = search(Search::new(rates, 0.05, 8), |rate| {
-                match (single_server(rate, capacity, 0.005), random.u32(0..12)) {
+                match (single_server(rate, capacity, 0.005), random.below(12)) {
                     (Verdict::Kept, 0) => Verdict::Missed,
                     (Verdict::Missed, 0) => Verdict::Kept,
                     (verdict, _) => verdict,
@@ -234,10 +235,10 @@ mod tests {
     fn a_server_with_random_latency() {
         let capacity = 50_000.0;
         for seed in 0..100 {
-            let mut random = fastrand::Rng::with_seed(seed);
+            let mut random = Random::new(seed);
             let rates = ladder(1000.0, 512_000.0, 2.0).expect("a ladder");
             let (trials, highest) = search(Search::new(rates, 0.02, 10), |rate| {
-                single_server(rate, capacity, 0.005 / (2.0 / 3.0 + random.f64() * 2.0 / 3.0))
+                single_server(rate, capacity, 0.005 / (2.0 / 3.0 + random.unit() * 2.0 / 3.0))
             });
             // A third more or less of 921 messages a second, which the objective costs.
             let highest = highest.expect("kept");

@@ -2,7 +2,6 @@
 
 use clap::Args;
 
-use crate::output_options::OutputOptions;
 use crate::view::{Detail, View};
 
 /// What is shown meanwhile, on standard error.
@@ -11,12 +10,15 @@ pub struct ViewOptions {
     /// A line a second instead of the live screen; without a terminal it is so anyway
     #[arg(long)]
     pub plain: bool,
+    /// Nothing but warnings
+    #[arg(long)]
+    pub quiet: bool,
 }
 
 impl ViewOptions {
     /// Opens what is wanted.
-    pub fn open(self, output: &OutputOptions) -> View {
-        View::open(match (output.quiet, self.plain) {
+    pub fn open(self) -> View {
+        View::open(match (self.quiet, self.plain) {
             (true, _) => Detail::Quiet,
             (false, true) => Detail::Lines,
             (false, false) => Detail::Screen,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::exit::{CommandError, Outcome};
 use crate::interrupt;
 use crate::options::RunOptions;
-use crate::output_options::OutputOptions;
+use crate::output_options::{OutputOptions, write_outputs};
 use crate::quantiles;
 use crate::quantity::{duration_text, rate_text};
 use crate::result::{Origin, ResultFile, Run, SCHEMA, histogram};
@@ -199,7 +199,7 @@ impl Campaign {
         let is_wrong = is_missed || !self.failures.is_empty() || self.runs.iter().enumerate().any(is_run_wrong);
         let file = ResultFile { schema: SCHEMA.to_owned(), origin: self.origin, runs: self.runs };
         if !file.runs.is_empty() {
-            write(&file, output)?;
+            write_outputs(&file, output).map_err(|error| CommandError::Failed(error.to_string()))?;
         }
         Ok(match (is_wrong, self.is_cut_short) {
             (true, _) => Outcome::Wrong,
@@ -208,14 +208,6 @@ impl Campaign {
         }
         .into())
     }
-}
-
-fn write(file: &ResultFile, output: &OutputOptions) -> Result<(), CommandError> {
-    let Some(path) = &output.json else { return Ok(()) };
-    let mut text = serde_json::to_string(file).expect("a result has no maps with odd keys");
-    text.push('\n');
-    std::fs::write(path, text)
-        .map_err(|error| CommandError::Failed(format!("cannot write {}: {error}", path.display())))
 }
 
 /// Whether the user has ended it before its planned time. One without a planned end is always complete.

@@ -1,5 +1,7 @@
 //! In which order runs are made, so that the drift of a shared machine hits all targets alike.
 
+use crate::random::Random;
+
 /// One run of a campaign, by the numbers of its scenario, its target and its round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -13,12 +15,14 @@ pub struct Place {
 
 /// Round by round; in each round scenario by scenario; each of these on every target once, in an order drawn anew.
 pub fn interleaved(scenarios: usize, targets: usize, rounds: u32, seed: u64) -> Vec<Place> {
-    let mut random = fastrand::Rng::with_seed(seed);
+    let mut random = Random::new(seed);
     let mut places = Vec::new();
     for round in 0..rounds {
         for scenario in 0..scenarios {
             let mut order: Vec<usize> = (0..targets).collect();
-            random.shuffle(&mut order);
+            for last in (1..targets).rev() {
+                order.swap(last, random.below(last + 1));
+            }
             places.extend(order.into_iter().map(|target| Place { scenario, target, round }));
         }
     }

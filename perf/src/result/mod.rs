@@ -4,12 +4,21 @@
 //! and rates in messages a second, unless a name says otherwise. Histograms are whole, for each interval: quantiles of several
 //! intervals or rounds come from their merged counts, never from averaging quantiles.
 
+pub mod csv;
+mod file_error;
+pub mod hgrm;
+pub mod hlog;
+mod json;
+pub mod quantile;
 mod recorded;
+#[cfg(test)]
+pub mod sample;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use file_error::FileError;
 pub use recorded::Recorded;
 
 /// Names the format; readers refuse others.

@@ -149,7 +149,7 @@ pub fn suite(command: &SuiteCommand) -> Result<ExitCode, CommandError> {
         print!("{}", dry_run(&prepared));
         return Ok(Outcome::Right.into());
     }
-    let mut campaign = Campaign::begin(command.view.open(&command.output), Origin::here(std::env::args()))?;
+    let mut campaign = Campaign::begin(command.view.open(), Origin::here(std::env::args()))?;
     campaign.make_all(&prepared.jobs, Duration::from_secs_f64(prepared.pause_seconds));
     campaign.close_view();
     let labels: Vec<String> = prepared.targets.iter().map(TargetSpec::label).collect();

@@ -112,7 +112,7 @@ fn prepare(command: &SweepCommand) -> Result<(Search, RunOptions), String> {
 /// Where the options make no sense, or a file cannot be written.
 pub fn sweep(command: &SweepCommand) -> Result<ExitCode, CommandError> {
     let (mut search, options) = prepare(command).map_err(CommandError::Usage)?;
-    let mut campaign = Campaign::begin(command.view.open(&command.output), Origin::here(std::env::args()))?;
+    let mut campaign = Campaign::begin(command.view.open(), Origin::here(std::env::args()))?;
     let mut steps: Vec<Step> = Vec::new();
     let (mut trouble, mut is_done) = (None, false);
     while trouble.is_none() {
