@@ -9,23 +9,26 @@
 //! * A message that is lost, doubled or out of order makes the exit code non-zero.
 #![allow(clippy::doc_markdown, reason = "RabbitMQ and LavinMQ are names, not code")]
 
+pub mod arrivals;
 mod batch;
+mod broker_process;
+mod check;
 mod client;
 mod clock;
 mod confirms;
-mod consumer;
+mod engine;
 pub mod interrupt;
 pub mod machine;
 pub mod options;
 pub mod output_options;
-mod pace;
 mod process;
-mod producer;
-mod progress;
+mod recorder;
 pub mod result;
 pub mod run;
 mod sequence;
+pub mod sizes;
 mod stamp;
 pub mod table;
 mod topology;
+mod trace;
 pub mod uri;

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use crate::options::CoreList;
 use crate::result::Origin;
 use crate::uri::AmqpUri;
 
@@ -52,6 +53,12 @@ fn without_password(word: &str) -> String {
 pub(crate) fn own_cores() -> Vec<usize> {
     let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
     (0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect()
+}
+
+/// Cores of the list in `/proc/PID/status`.
+pub(crate) fn cores_of_status(status: &str) -> Vec<usize> {
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    list.and_then(|list| list.trim().parse::<CoreList>().ok()).map_or_else(Vec::new, |list| list.0)
 }
 
 /// Keeps the calling thread, and those that it starts, to these cores.
