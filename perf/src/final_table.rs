@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
 use crate::quantiles::{self, QUANTILES};
-use crate::quantity::{count_text, duration_text, octets_text, rate_text};
+use crate::quantity::{count_text, duration_text, octets_text, rate_text, three_digits};
 use crate::result::{BrokerUse, Counts, Interval, Origin, Recorded, Run, histogram};
 
 /// Columns that a table may have.
@@ -155,6 +155,11 @@ fn rates(text: &mut String, run: &Run) {
     }
     if let Some(rate) = run.rate {
         writeln!(text, "  {:<13}{:>12}", "wanted", rate_text(rate)).expect(FITS);
+    }
+    for phase in &run.phases {
+        let rate = if phase.seconds > 0.0 { phase.messages as f64 / phase.seconds } else { f64::NAN };
+        let (rate, seconds) = (rate_text(rate), three_digits(phase.seconds));
+        wrap(text, &format!("  {:<13}", phase.name), &format!("{} in {seconds} s, {rate} a second", count_text(phase.messages)));
     }
 }
 

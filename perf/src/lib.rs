@@ -9,15 +9,19 @@
 //! * A message that is lost, doubled or out of order makes the exit code non-zero.
 #![allow(clippy::doc_markdown, reason = "RabbitMQ and LavinMQ are names, not code")]
 
+pub mod arrivals;
 pub mod backlog_trend;
 mod batch;
+mod broker_process;
 pub mod campaign;
+mod check;
 mod client;
 mod clock;
 pub mod column;
+pub mod command_line;
 pub mod compare;
 mod confirms;
-mod consumer;
+mod engine;
 pub mod exit;
 pub mod export;
 pub mod final_table;
@@ -27,26 +31,26 @@ pub mod machine;
 pub mod objective;
 pub mod options;
 pub mod output_options;
-mod pace;
 pub mod plot;
 mod process;
-mod producer;
-mod progress;
 pub mod quantiles;
 pub mod quantity;
 pub mod random;
+mod recorder;
 pub mod result;
 pub mod rounds_table;
 pub mod run;
 pub mod run_command;
 pub mod search;
 mod sequence;
+pub mod sizes;
 mod stamp;
 pub mod suite;
 pub mod sweep;
 #[cfg(test)]
 mod test_runs;
 mod topology;
+mod trace;
 pub mod units;
 pub mod uri;
 pub mod versus;

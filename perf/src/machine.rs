@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use crate::options::CoreList;
 use crate::result::Origin;
-use crate::uri::AmqpUri;
 
 impl Origin {
     /// Here and now, by this command line; passwords in it are left out.
@@ -37,13 +37,16 @@ pub(crate) fn unix_millis() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A word of a command line, the password of a URI in it left out.
+/// A word of a command line, the password of a URI in it left out, whatever stands around the URI.
 fn without_password(word: &str) -> String {
-    match word.find("amqp://") {
-        Some(at) => match word[at..].parse::<AmqpUri>() {
-            Ok(uri) => format!("{}{uri}", &word[..at]),
-            Err(_) => word.to_owned(),
-        },
+    let Some(at) = word.find("amqp://").map(|at| at + "amqp://".len()) else { return word.to_owned() };
+    let (before, rest) = word.split_at(at);
+    let (authority, behind) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match authority.rsplit_once('@') {
+        Some((login, place)) => {
+            let user = login.split_once(':').map_or(login, |(user, _)| user);
+            format!("{before}{user}@{place}{behind}")
+        }
         None => word.to_owned(),
     }
 }
@@ -52,6 +55,12 @@ fn without_password(word: &str) -> String {
 pub(crate) fn own_cores() -> Vec<usize> {
     let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
     (0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect()
+}
+
+/// Cores of the list in `/proc/PID/status`.
+pub(crate) fn cores_of_status(status: &str) -> Vec<usize> {
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    list.and_then(|list| list.trim().parse::<CoreList>().ok()).map_or_else(Vec::new, |list| list.0)
 }
 
 /// Keeps the calling thread, and those that it starts, to these cores.
@@ -69,5 +78,25 @@ pub(crate) fn pin(cores: &[usize]) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("--cores {cores:?}: only {:?} of them are there", own_cores()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: no command line in a result has a password, in whatever word it stands.
+    #[test]
+    fn words_without_passwords() {
+        for (word, expected) in [
+            ("--rate=5", "--rate=5"),
+            ("amqp://h:5672/v", "amqp://h:5672/v"),
+            ("amqp://u:secret@h", "amqp://u@h"),
+            ("--uri=amqp://u:s@cr:et@h:1/v", "--uri=amqp://u@h:1/v"),
+            ("lepus=amqp://u:secret@h:5672,pid=3", "lepus=amqp://u@h:5672,pid=3"),
+            ("lepus=amqp://u:secret@h/%2F,pid=3", "lepus=amqp://u@h/%2F,pid=3"),
+        ] {
+            assert_eq!(without_password(word), expected);
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use lepus_perf::options::{Command, CommandLine};
+use lepus_perf::command_line::{Command, CommandLine};
 use lepus_perf::{compare, export, run_command, suite, sweep, versus};
 
 fn main() -> ExitCode {

@@ -28,7 +28,8 @@ fn scaled(mut value: f64, step: f64, units: &[&str], is_whole: bool) -> String {
     format!("{} {}", three_digits(value), units[unit])
 }
 
-fn three_digits(value: f64) -> String {
+/// A number with three significant digits, or all of its whole part.
+pub fn three_digits(value: f64) -> String {
     if value < 9.995 {
         format!("{value:.2}")
     } else if value < 99.95 {

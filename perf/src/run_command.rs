@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use crate::campaign::{Campaign, Job, Made};
+use crate::campaign::{Campaign, Job, Made, place_text};
 use crate::exit::{CommandError, Outcome};
 use crate::final_table::{self, Emphasis};
-use crate::options::RunCommand;
+use crate::command_line::RunCommand;
 use crate::result::Origin;
 use crate::run::Labels;
 
@@ -18,7 +18,7 @@ pub fn run(command: &RunCommand) -> Result<ExitCode, CommandError> {
     let view = command.view.open();
     let mut campaign = Campaign::begin(view, Origin::here(std::env::args()))?;
     let labels = Labels { scenario: "run".to_owned(), target_name: None, round: 0 };
-    let target_label = command.run.uri.to_string();
+    let target_label = place_text(&command.run);
     let job = Job { options: command.run.clone(), labels, target_label, rounds: 1, of: 1 };
     match campaign.make(&job) {
         Made::Complete => {

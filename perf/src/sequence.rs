@@ -81,6 +81,11 @@ impl Lane {
         Self { progression, readers, next: progression.first, gaps, faults, received: 0, sum: 0, square_sum: 0 }
     }
 
+    /// How it is read.
+    pub fn readers(&self) -> Readers {
+        self.readers
+    }
+
     /// The message with this number, modulo 2^32, has come.
     #[inline]
     pub fn receive(&mut self, sequence: u32) {

@@ -53,5 +53,6 @@ pub fn run_of_intervals(intervals: Vec<Interval>) -> Run {
         invalid: Vec::new(),
         warnings: Vec::new(),
         failures: Vec::new(),
+        phases: Vec::new(),
     }
 }

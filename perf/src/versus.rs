@@ -63,7 +63,7 @@ fn jobs(command: &VersusCommand) -> Result<Vec<Job>, String> {
     if let Some(option) = ["uri", "broker-pid"].into_iter().find(|name| command.run.is_given(name)) {
         return Err(format!("--{option} belongs to --target here: --target NAME=amqp://…,pid=N"));
     }
-    if command.run.time().is_none() && command.run.count.is_none() {
+    if command.run.time == Some(0) && command.run.count.is_none() {
         return Err("--time 0 would never come to the second target".to_owned());
     }
     let order = interleaved(1, command.targets.len(), command.rounds, command.order_seed);

@@ -55,6 +55,11 @@ impl Job {
     }
 }
 
+/// Where a workload runs, while no name of it is known.
+pub fn place_text(options: &RunOptions) -> String {
+    options.uri.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// Runs made so far.
 pub struct Campaign {
     view: Option<View>,

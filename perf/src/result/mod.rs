@@ -87,10 +87,24 @@ pub struct Run {
     pub invalid: Vec<String>,
     /// What a reader should know, such as shared cores.
     pub warnings: Vec<String>,
+    /// Parts that the run had one after the other, such as publishing and consuming a backlog; mostly none.
+    #[serde(default)]
+    pub phases: Vec<Phase>,
     /// What has ended the run before its time or kept it from finishing: connections that failed, messages that the broker
     /// did not take or confirm. Empty in runs that went well.
     #[serde(default)]
     pub failures: Vec<String>,
+}
+
+/// One part of a run.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Phase {
+    /// Such as `publish`.
+    pub name: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// Messages in it.
+    pub messages: u64,
 }
 
 /// A broker.

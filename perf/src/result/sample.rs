@@ -85,6 +85,7 @@ pub fn run(name: &str, product: &str, scale: f64, round: u32) -> Run {
             vec![]
         },
         failures: Vec::new(),
+        phases: Vec::new(),
     }
 }
 

@@ -175,7 +175,7 @@ impl Reader<'_> {
         let words: Vec<String> = settings.iter().flat_map(|setting| words_of(&setting.name, &setting.values)).collect();
         let options = RunOptions::try_parse_from(words.clone())
             .map_err(|reason| self.fault(&key.span(), format!("{what}: {}", first_sentence(&reason))))?;
-        if options.time().is_none() && options.count.is_none() {
+        if options.time().is_none() && options.count.is_none() && options.trace.is_none() {
             return Err(self.fault(&key.span(), format!("{what}: time 0 would never end")));
         }
         Ok(Scenario { name, about, options, words })

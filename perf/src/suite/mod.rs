@@ -11,7 +11,7 @@ use clap::Args;
 
 use crate::campaign::order::interleaved;
 use crate::campaign::targets::{TargetSpec, check_names};
-use crate::campaign::{Campaign, Job};
+use crate::campaign::{Campaign, Job, place_text};
 use crate::exit::{CommandError, EXIT_CODES, Outcome};
 use crate::final_table::Emphasis;
 use crate::output_options::OutputOptions;
@@ -176,7 +176,7 @@ fn dry_run(prepared: &Prepared) -> String {
             job.labels.round + 1,
             job.labels.scenario,
             job.target_label,
-            quoted(&job.options.uri.to_string()),
+            quoted(&place_text(&job.options)),
             words.unwrap_or_default()
         );
         is_exact &= job.options.time().is_some();

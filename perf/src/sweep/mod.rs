@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::campaign::{Campaign, Job, Made};
+use crate::campaign::{Campaign, Job, Made, place_text};
 use crate::exit::{CommandError, EXIT_CODES};
 use crate::final_table::Emphasis;
 use crate::objective::Objective;
@@ -127,7 +127,7 @@ pub fn sweep(command: &SweepCommand) -> Result<ExitCode, CommandError> {
         let labels =
             Labels { scenario: "sweep".to_owned(), target_name: None, round: u32::try_from(round).unwrap_or(u32::MAX) };
         let options = options.with("rate", &rate.to_string()).map_err(CommandError::Usage)?;
-        let target_label = options.uri.to_string();
+        let target_label = place_text(&options);
         match campaign.make(&Job { options, labels, target_label, rounds: 1, of: 0 }) {
             Made::Complete => {}
             Made::Failed { .. } | Made::Interrupted => break,
