@@ -38,7 +38,8 @@ fn a_whole_suite() {
     let [throughput, latency] = suite.scenarios.as_slice() else { panic!("two scenarios") };
     assert_eq!((throughput.name.as_str(), throughput.about.as_str()), ("throughput", "as fast as it goes"));
     assert!(throughput.options.auto_ack && throughput.options.is_persistent());
-    assert_eq!((throughput.options.size, throughput.options.time().map(|time| time.as_secs())), (1024, Some(4)));
+    assert_eq!(throughput.options.workload()["size"], "1024");
+    assert_eq!(throughput.options.time().map(|time| time.as_secs()), Some(4));
     assert_eq!((latency.options.rate, latency.options.auto_ack), (Some(20_000.0), false));
     assert_eq!(latency.options.time().map(|time| time.as_secs()), Some(7));
     let overrides = [("time".to_owned(), "2".to_owned())];
