@@ -159,7 +159,11 @@ fn rates(text: &mut String, run: &Run) {
     for phase in &run.phases {
         let rate = if phase.seconds > 0.0 { phase.messages as f64 / phase.seconds } else { f64::NAN };
         let (rate, seconds) = (rate_text(rate), three_digits(phase.seconds));
-        wrap(text, &format!("  {:<13}", phase.name), &format!("{} in {seconds} s, {rate} a second", count_text(phase.messages)));
+        wrap(
+            text,
+            &format!("  {:<13}", phase.name),
+            &format!("{} in {seconds} s, {rate} a second", count_text(phase.messages)),
+        );
     }
 }
 

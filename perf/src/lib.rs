@@ -1,8 +1,15 @@
 //! `lepus-perf`, a load generator for AMQP 0-9-1 brokers: Lepus, RabbitMQ, LavinMQ.
 //!
 //! The way of a run: [`options`] says what is asked for, [`run::measure`] makes it and returns a [`result::Run`]. Inside,
-//! `topology` declares it, a thread for each `producer` and `consumer` does it. A producer stamps each body with its number
-//! and times (`stamp`); a consumer reads the stamp, checks the order (`sequence`) and records latencies.
+//! `topology` declares it and `engine` does it. A producer stamps each body with its number and times (`stamp`); a consumer
+//! reads the stamp, checks the order (`sequence`) and records latencies.
+//!
+//! Several runs: a [`campaign`] makes them one after the other, shows them in a [`view`] and collects them. [`run_command`],
+//! [`sweep`] (whose search is [`search`]), [`versus`] and [`suite`] say which. [`final_table`] and [`rounds_table`] are what
+//! stands on standard output in the end.
+//!
+//! Kept results: [`result`] reads and writes them, [`output_options`] says in which formats, [`column`] groups them for
+//! [`compare`], [`plot`] and [`html`].
 //!
 //! * Latency under a rate is measured from when a message *should have been* sent: a broker that stalls cannot hide it.
 //! * Nothing is allocated per message.

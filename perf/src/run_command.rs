@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use crate::campaign::{Campaign, Job, Made, place_text};
+use crate::command_line::RunCommand;
 use crate::exit::{CommandError, Outcome};
 use crate::final_table::{self, Emphasis};
-use crate::command_line::RunCommand;
 use crate::result::Origin;
 use crate::run::Labels;
 

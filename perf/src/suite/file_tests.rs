@@ -87,7 +87,9 @@ fn faults() {
 
 #[test]
 fn distances() {
-    for (a, b, expected) in [("", "", 0), ("a", "", 1), ("siez", "size", 2), ("rate", "rates", 1), ("abc", "xyz", 3)] {
+    for (a, b, expected) in
+        [("", "", 0), ("a", "", 1), ("siez", "size", 1), ("siez", "seed", 2), ("rate", "rates", 1), ("abc", "xyz", 3)]
+    {
         assert_eq!(distance(a, b), expected, "{a} {b}");
     }
 }

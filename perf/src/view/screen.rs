@@ -21,6 +21,9 @@ const WIDE_COLUMNS: u16 = 88;
 /// From this width on rates have a sparkline.
 const SPARKLINE_COLUMNS: u16 = 40;
 
+/// So many warnings are shown, the youngest ones; all of them stand on the terminal after the end.
+const WARNINGS_MAX: usize = 3;
+
 /// Styles; without colours, by weight alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Palette {
@@ -187,7 +190,7 @@ fn broker(page: &mut Page, frame: &mut Frame, state: &State, palette: Palette) {
 }
 
 fn warnings(page: &mut Page, frame: &mut Frame, state: &State, palette: Palette) {
-    for warning in &state.warnings {
+    for warning in state.warnings.iter().skip(state.warnings.len().saturating_sub(WARNINGS_MAX)) {
         page.line(frame, Line::styled(format!(" {warning}"), palette.warning));
     }
 }

@@ -89,10 +89,8 @@ pub struct State {
     pub broker_resident_octets: Option<u64>,
     /// Summaries of earlier runs, the youngest last.
     pub notes: VecDeque<String>,
-    /// Of this run.
+    /// Of all runs, the youngest last.
     pub warnings: Vec<String>,
-    /// The end was asked for.
-    pub is_ending: bool,
     /// Rates by [`COUNTS`], and the backlog behind them.
     rates: VecDeque<[f64; COUNTS.len() + 1]>,
     recent: VecDeque<BTreeMap<String, Recorded>>,
@@ -100,10 +98,10 @@ pub struct State {
 }
 
 impl State {
-    /// A run begins; only the notes of earlier ones stay.
+    /// A run begins; only notes and warnings of earlier ones stay.
     pub fn handle_begin(&mut self, plan: Plan) {
-        let (notes, is_ending) = (std::mem::take(&mut self.notes), self.is_ending);
-        *self = Self { plan: Some(plan), notes, is_ending, ..Self::default() };
+        let (notes, warnings) = (std::mem::take(&mut self.notes), std::mem::take(&mut self.warnings));
+        *self = Self { plan: Some(plan), notes, warnings, ..Self::default() };
     }
 
     /// A second of it is over.
