@@ -26,16 +26,18 @@ mod interrupt;
 mod latency;
 mod machine;
 mod options;
+#[allow(dead_code, reason = "what runs fills results follows")]
 mod output_options;
 mod pace;
 mod plot;
 mod process;
 mod producer;
 mod progress;
+#[allow(dead_code, reason = "what draws arrival times follows")]
 mod random;
 mod report;
 mod report_table;
-#[allow(dead_code, reason = "the content of result files; what fills and shows it follows")]
+#[allow(dead_code, reason = "what fills results follows")]
 mod result;
 mod run;
 mod sequence;
