@@ -124,11 +124,29 @@ pub fn best_common(columns: &[&Column]) -> Option<String> {
     names.into_iter().find(|name| columns.iter().all(|column| column.own_name(name).is_some()))
 }
 
+/// Without directories.
+fn name_of(file: &str) -> String {
+    Path::new(file).file_name().map_or_else(|| file.to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
 /// The shortest titles that tell the columns apart: by target, by file, by rate, by scenario, or by several of them.
 pub fn titles(columns: &[&Column]) -> Vec<String> {
+    let mut files: Vec<&str> = columns.iter().map(|column| column.file.as_str()).collect();
+    files.sort_unstable();
+    files.dedup();
+    let mut names: Vec<String> = files.iter().map(|file| name_of(file)).collect();
+    names.sort();
+    names.dedup();
+    let are_names_distinct = names.len() == files.len();
     let part = |column: &Column, which: char| match which {
         't' => column.target.clone(),
-        'f' => column.file.clone(),
+        'f' => {
+            if are_names_distinct {
+                name_of(&column.file)
+            } else {
+                column.file.clone()
+            }
+        }
         's' => column.scenario.clone(),
         _ => column.rate.map_or_else(|| "unpaced".to_owned(), |rate| format!("{}/s", crate::units::rate_text(rate))),
     };
@@ -210,6 +228,8 @@ mod tests {
         let check = |columns: [Column; 2], expected: [&str; 2]| assert_eq!(titles(&columns.each_ref()), expected);
         check([column("a", "l", None), column("b", "l", None)], ["a", "b"]);
         check([column("a", "l", Some(1e4)), column("a", "l", None)], ["10.0k/s", "unpaced"]);
+        check([column("x/a", "l", None), column("y/b", "l", None)], ["a", "b"]);
+        check([column("x/a", "l", None), column("y/a", "l", None)], ["x/a", "y/a"]);
         check([column("a", "l", None), column("a", "l", None)], ["a l #1", "a l #2"]);
     }
 }

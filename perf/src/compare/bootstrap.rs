@@ -57,6 +57,9 @@ struct Unit {
     broker_cpu_seconds: Option<f64>,
 }
 
+/// Latencies in nanoseconds and how many messages had them, rising.
+type Buckets = Vec<(u64, u64)>;
+
 /// A column as it is drawn from.
 struct Units {
     /// Latencies in nanoseconds, rising.
@@ -95,10 +98,13 @@ pub fn estimates(
     let mut all = units.all();
     let own_cpu: Option<f64> = column.runs().iter().map(|run| run.broker.map(|broker| broker.cpu_seconds)).sum();
     let has_cpu = all.broker_cpu_seconds.is_some();
+    // What is said of the whole run is the more exact.
+    let cpu_scale =
+        own_cpu.zip(all.broker_cpu_seconds).map_or(1.0, |(own, sum)| if sum > 0.0 { own / sum } else { 1.0 });
     all.broker_cpu_seconds = own_cpu.or(all.broker_cpu_seconds);
     let mut random = Random::new(seed);
     let is_enough = units.rounds.iter().map(Vec::len).sum::<usize>() >= INTERVALS_MIN;
-    let sums: Vec<Sums> = (0..if is_enough { draws } else { 0 }).map(|_| units.draw(&mut random)).collect();
+    let sums: Vec<Sums> = (0..if is_enough { draws } else { 0 }).map(|_| units.draw(&mut random, cpu_scale)).collect();
     let estimate = |metric: &Metric| {
         let value = all.value(metric, &units.values)?;
         let is_rare = match metric {
@@ -132,13 +138,13 @@ fn at(sorted: &[f64], quantile: f64) -> f64 {
 
 impl Units {
     fn new(column: &Column, histogram: Option<&str>) -> Self {
-        let recorded = |interval: &Interval| -> Vec<(u64, u64)> {
+        let recorded = |interval: &Interval| -> Buckets {
             let recorded = histogram.and_then(|name| interval.histograms.get(name)).map(|recorded| &recorded.0);
             recorded.map_or_else(Vec::new, |histogram| {
                 histogram.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect()
             })
         };
-        let rounds: Vec<Vec<(&Interval, Vec<(u64, u64)>)>> = column
+        let rounds: Vec<Vec<(&Interval, Buckets)>> = column
             .runs()
             .iter()
             .map(|run| run.measured().map(|interval| (interval, recorded(interval))).collect())
@@ -147,7 +153,7 @@ impl Units {
             rounds.iter().flatten().flat_map(|(_, buckets)| buckets.iter().map(|bucket| bucket.0)).collect();
         nanos.sort_unstable();
         nanos.dedup();
-        let unit = |(interval, buckets): (&Interval, Vec<(u64, u64)>)| {
+        let unit = |(interval, buckets): (&Interval, Buckets)| {
             let mut messages = vec![0; nanos.len()];
             for (value, count) in buckets {
                 let index = nanos.binary_search(&value).expect("collected above");
@@ -176,7 +182,7 @@ impl Units {
         sums.accumulated()
     }
 
-    fn draw(&self, random: &mut Random) -> Sums {
+    fn draw(&self, random: &mut Random, cpu_scale: f64) -> Sums {
         let mut sums = self.none();
         for _ in 0..self.rounds.len() {
             let round = &self.rounds[random.below(self.rounds.len())];
@@ -184,6 +190,7 @@ impl Units {
                 sums.add(&round[random.below(round.len())]);
             }
         }
+        sums.broker_cpu_seconds = sums.broker_cpu_seconds.map(|seconds| seconds * cpu_scale);
         sums.accumulated()
     }
 }

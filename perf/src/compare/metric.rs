@@ -78,7 +78,6 @@ impl Metric {
     pub fn unit(&self) -> &'static str {
         match self {
             Self::Quantile(..) | Self::Max | Self::Mean => "",
-            Self::PerCpuSecond => " /CPU s",
             _ => " /s",
         }
     }

@@ -104,8 +104,8 @@ function whenSized(holder, draw) {
  * Lines over an axis; pointing at it shows the values of all of them.
  *
  * chart: {height, series: [{title, colour, dash, points: [[x, y|null]]}], end: last x, ticks: width => [[x, label]],
- * shade: x up to which it is shaded, isLogarithmic, unit: y => [name, size] or null, text: y => text, tipTitle: x => text,
- * hasRatio, label, isStep}
+ * shade: x up to which it is shaded, isLogarithmic, isTime, unitSize: of an axis that is no time, text: y => text, tipTitle: x => text,
+ * hasRatio, isNearest: values are not taken from between points, label}
  */
 function lineChart(holder, chart) {
   whenSized(holder, (width) => drawLines(holder, chart, width));
@@ -117,7 +117,7 @@ function drawLines(holder, chart, width) {
   const longest = Math.max(...positive, chart.least ?? 1e-9);
   const scale = chart.isLogarithmic && positive.length > 0
     ? logScale(Math.min(...positive), longest)
-    : linearScale(longest, chart.height < 250 ? 3 : 6, chart.isTime ? timeUnit(longest)[1] : 1);
+    : linearScale(longest, chart.height < 250 ? 3 : 6, chart.isTime ? timeUnit(longest)[1] : chart.unitSize ?? 1);
   const box = { left: 62, right: 14, top: 10, bottom: 26 };
   const [right, bottom] = [width - box.right, chart.height - box.bottom];
   const x = (value) => box.left + (value / chart.end) * (right - box.left);
@@ -129,7 +129,7 @@ function drawLines(holder, chart, width) {
   for (const value of scale.ticks) {
     const at = y(value);
     drawing.append(shape("line", { x1: box.left, x2: right, y1: at, y2: at, stroke: "var(--grid)" }));
-    drawing.append(shape("text", { x: box.left - 8, y: at + 4, "text-anchor": "end" }, plain(chart.text(value))));
+    drawing.append(shape("text", { x: box.left - 8, y: at + 4, "text-anchor": "end" }, value === 0 ? "0" : plain(chart.text(value))));
   }
   for (const [value, text] of chart.ticks(right - box.left)) {
     drawing.append(shape("line", { x1: x(value), x2: x(value), y1: box.top, y2: bottom, stroke: "var(--grid)" }));

@@ -92,11 +92,11 @@ function drawSeries() {
     ["Received, messages a second", (run) => run.received, countText], ["Operations a second", (run) => run.operations, countText],
     [`p50 of ${name || "latency"}`, latency("p50"), timeText, true], [`p99 of ${name || "latency"}`, latency("p99"), timeText, true],
     [`Longest ${name || "latency"}`, latency("max"), timeText, true], ["Backlog, messages", (run) => run.backlog, countText],
-    ["Broker CPU, cores", (run) => run.cpu, cores], ["Broker memory, resident", (run) => run.resident, octetsText],
+    ["Broker CPU, cores", (run) => run.cpu, cores], ["Broker memory, resident", (run) => run.resident, octetsText, false, 1048576],
   ];
   const end = Math.max(1, ...runs.map(({ run }) => Math.max(0, ...run.start.map((start, index) => start + run.seconds[index]))));
   const shade = Math.min(...runs.map(({ run }) => run.warm_up), end);
-  const charts = kinds.flatMap(([title, of, text, isTime]) => {
+  const charts = kinds.flatMap(([title, of, text, isTime, unitSize]) => {
     const series = runs.flatMap(({ column, run }) => {
       const values = of(run);
       if (!values || values.every((value) => value === null)) return [];
@@ -107,7 +107,7 @@ function drawSeries() {
     const holder = element("div", { class: "chart" });
     const isLogarithmic = Boolean(isTime) && part("logarithmic").checked;
     return [{ box: element("div", {}, element("h4", {}, title), holder), draw: () => lineChart(holder, {
-      height: 190, series, end, shade, text, isTime, isLogarithmic, isNearest: true, label: title, ticks: timeTicks(end), tipTitle: (at) => `${at.toFixed(1)} s`,
+      height: 190, series, end, shade, text, isTime, unitSize, isLogarithmic, isNearest: true, label: title, ticks: timeTicks(end), tipTitle: (at) => `${at.toFixed(1)} s`,
     }) }];
   });
   part("series").replaceChildren(...charts.map((chart) => chart.box));

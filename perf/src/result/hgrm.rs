@@ -99,8 +99,10 @@ impl Distribution {
         if let Some(name) = line.strip_prefix(NAME_LINE) {
             name.trim_end_matches(']').clone_into(&mut self.name);
         }
-        let count = || line.split_once("Total count")?.1.trim_matches(['=', ' ', ']']).parse().ok();
-        self.count = self.count.or_else(count);
+        // Java and wrk2 spell it in two words, Python in one, and with a fraction.
+        let count = line.split_once("Total count").or_else(|| line.split_once("TotalCount"));
+        let count = count.and_then(|(_, count)| count.trim_matches(['=', ' ', ']']).split('.').next()?.parse().ok());
+        self.count = self.count.or(count);
     }
 
     /// The value of the first point at or beyond a quantile, in nanoseconds: it may be that of a higher quantile, as the
@@ -114,13 +116,14 @@ impl Distribution {
 /// Quantile and nanoseconds of one line.
 fn point(line: &str, nanos_per_unit: f64) -> Result<(f64, f64), String> {
     let fields: Vec<&str> = line.split([' ', '\t', ',']).filter(|field| !field.is_empty()).collect();
-    if fields.len() != 4 {
+    // In the last line some tools leave out what would be infinite.
+    let is_last = fields.len() == 3 && fields[1].parse() == Ok(1.0);
+    if fields.len() != 4 && !is_last {
         return Err("not a line of a percentile distribution: value, percentile, count, 1/(1-percentile)".to_owned());
     }
     let number = |field: &str| field.parse::<f64>().map_err(|_| format!("'{field}' is no number"));
     let (value, quantile) = (number(fields[0])?, number(fields[1])?);
-    number(fields[2])?;
-    number(fields[3])?;
+    fields[2..].iter().try_for_each(|field| number(field).map(|_| ()))?;
     if !(0.0..=1.0).contains(&quantile) || !(0.0..=1e15).contains(&value) {
         return Err("a percentile is a fraction from 0 to 1, a value is not negative".to_owned());
     }
@@ -179,6 +182,10 @@ mod tests {
         assert_eq!((found.points.len(), found.count), (3, Some(4014)));
         assert_eq!(found.nanos_at(0.5), Some(6_195_000.0));
         assert_eq!(Distribution::parse(WRK2, 1e3).expect("wrk2").nanos_at(0.5), Some(6195.0));
+        let python = "Value Percentile TotalCount 1/(1-Percentile)\n\n2.0 0.5 1 2.00\n4.0 1.000000000000 2\n\
+            #[Max     =       4.000, TotalCount     =        2.000]\n";
+        let found = Distribution::parse(python, 1e6).expect("Python");
+        assert_eq!((found.nanos_at(1.0), found.count), (Some(4e6), Some(2)));
         let csv = "\"Value\",\"Percentile\",\"TotalCount\",\"1/(1-Percentile)\"\n1.0,0.0,1,1.00\n2.5,1.0,2,Infinity\n";
         assert_eq!(Distribution::parse(csv, 1e6).expect("CSV").nanos_at(1.0), Some(2_500_000.0));
     }

@@ -68,15 +68,12 @@ fn unescaped(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
         let code = tail.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        match (first, code) {
-            (b'%', Some(octet)) => {
-                octets.push(octet);
-                rest = &tail[2..];
-            }
-            _ => {
-                octets.push(first);
-                rest = tail;
-            }
+        if let (b'%', Some(octet)) = (first, code) {
+            octets.push(octet);
+            rest = &tail[2..];
+        } else {
+            octets.push(first);
+            rest = tail;
         }
     }
     String::from_utf8_lossy(&octets).into_owned()

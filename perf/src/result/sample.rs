@@ -117,7 +117,7 @@ fn interval(index: u32, scale: f64, random: &mut Random) -> Interval {
         is_warm_up: index < 2,
         counts,
         backlog: (scale / 200_000.0) as u64,
-        broker_cpu_seconds: Some(0.2 + 0.02 * random.unit()),
+        broker_cpu_seconds: Some((0.2 + 0.02 * random.unit()) * (scale / 200_000.0).clamp(1.0, 3.0)),
         broker_resident_octets: Some((40 << 20) + u64::from(index) * 100_000),
         histograms: recorded.into(),
     }
