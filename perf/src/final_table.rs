@@ -194,11 +194,12 @@ fn latencies(text: &mut String, run: &Run) {
     write!(text, "  {:<8}", "mean").expect(FITS);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most an hour")]
     let mean = |recorded: &Recorded| duration_text(recorded.0.mean().round() as u64);
-    let row: String = all.iter().map(|(.., recorded)| format!("{:>12} ", mean(recorded))).collect();
-    writeln!(text, "{}", row.trim_end()).expect(FITS);
-    write!(text, "  {:<8}", "count").expect(FITS);
-    let row: String = all.iter().map(|(.., recorded)| format!("{:>12} ", count_text(recorded.0.len()))).collect();
-    writeln!(text, "{}", row.trim_end()).expect(FITS);
+    all.iter().for_each(|(.., recorded)| write!(text, "{:>12} ", mean(recorded)).expect(FITS));
+    text.truncate(text.trim_end_matches(' ').len());
+    write!(text, "\n  {:<8}", "count").expect(FITS);
+    all.iter().for_each(|(.., recorded)| write!(text, "{:>12} ", count_text(recorded.0.len())).expect(FITS));
+    text.truncate(text.trim_end_matches(' ').len());
+    text.push('\n');
     for (name, meaning, _) in &all {
         writeln!(text, "  {name}: {meaning}").expect(FITS);
     }

@@ -105,7 +105,7 @@ fn nanos_of(text: &str) -> Result<u64, String> {
     };
     let number: f64 = number.parse().map_err(|_| format!("'{text}' is no duration"))?;
     let nanos = number * scale;
-    if nanos < 1.0 || nanos > 3.6e12 {
+    if !(1.0..=3.6e12).contains(&nanos) {
         return Err(format!("'{text}' is not between 1ns and an hour"));
     }
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was checked")]

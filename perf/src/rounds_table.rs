@@ -15,6 +15,9 @@ use crate::result::{Recorded, Run, histogram};
 
 const FITS: &str = "a string takes any text";
 
+/// A target with its rounds of one scenario.
+type Rounds<'a> = (&'a str, Vec<&'a Run>);
+
 /// The tables; targets in the order of `targets`, as they were named; others behind them.
 pub fn text(campaign: &Campaign, targets: &[String], emphasis: Emphasis) -> String {
     let (runs, failures, origin) = (campaign.runs(), campaign.failures(), campaign.origin());
@@ -43,7 +46,7 @@ pub fn text(campaign: &Campaign, targets: &[String], emphasis: Emphasis) -> Stri
                 names.push(&run.target.name);
             }
         });
-        let groups: Vec<(&str, Vec<&Run>)> = names
+        let groups: Vec<Rounds> = names
             .into_iter()
             .map(|name| (name, of_scenario.iter().copied().filter(|run| run.target.name == name).collect()))
             .collect();
@@ -87,7 +90,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// A line for each scenario and target, at most 80 columns wide.
-fn overview(text: &mut String, scenarios: &[(&str, Vec<(&str, Vec<&Run>)>)], emphasis: Emphasis) {
+fn overview(text: &mut String, scenarios: &[(&str, Vec<Rounds>)], emphasis: Emphasis) {
     let width = |names: &mut dyn Iterator<Item = &str>| names.map(|name| name.chars().count()).max().unwrap_or(0);
     let first_width = width(&mut scenarios.iter().map(|(scenario, _)| *scenario)).clamp(8, 20);
     let second_width =
@@ -133,7 +136,7 @@ fn ratio_text(value: f64, first: f64) -> String {
 }
 
 /// What was wrong; warnings stand in the tables.
-fn troubles(text: &mut String, groups: &[(&str, Vec<&Run>)], emphasis: Emphasis) {
+fn troubles(text: &mut String, groups: &[Rounds], emphasis: Emphasis) {
     for (target, runs) in groups {
         let mut told: Vec<String> = Vec::new();
         for run in runs {

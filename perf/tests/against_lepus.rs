@@ -133,7 +133,7 @@ fn refusals_are_one_sentence() {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && text.contains(expected) && text.lines().count() == 1, "{text}");
     };
-    check(&["--uri", "amqp://127.0.0.1:1"], "cannot connect to 127.0.0.1:1");
+    check(&["--uri", "amqp://127.0.0.1:1"], "127.0.0.1:1: cannot connect");
     check(&["-q", "5", "-A", "6"], "would wait for ever");
     let broker = Broker::start();
     check(&["--uri", &broker.uri.replace("://", "://guest:wrong@")], "refuse");

@@ -77,8 +77,7 @@ type Entry<'a, 'i> = (&'a Spanned<std::borrow::Cow<'i, str>>, &'a Spanned<DeValu
 
 impl Reader<'_> {
     fn fault(&self, span: &Range<usize>, reason: impl Into<String>) -> SuiteFault {
-        let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
-        let line = 1 + before.iter().filter(|&&octet| octet == b'\n').count();
+        let line = 1 + self.text.char_indices().filter(|&(at, letter)| at < span.start && letter == '\n').count();
         SuiteFault { line, reason: reason.into() }
     }
 

@@ -49,31 +49,11 @@ impl Report<'_> {
         let mut steps: Vec<&Step> = self.steps.iter().collect();
         steps.sort_by(|a, b| a.rate.total_cmp(&b.rate));
         for step in steps {
-            self.row(&mut text, step, &runs[step.run], name, emphasis);
+            push_row(&mut text, step, &runs[step.run], name, emphasis);
         }
         writeln!(text, "\n  latencies: {name}").expect(FITS);
         text.push_str(&self.result(emphasis));
         text
-    }
-
-    fn row(&self, text: &mut String, step: &Step, run: &Run, name: &str, emphasis: Emphasis) {
-        let judgement = &step.judgement;
-        let (wanted, achieved) = (rate_text(step.rate), rate_text(judgement.achieved));
-        write!(text, "  {wanted:>10}{achieved:>11}").expect(FITS);
-        let recorded = run.histogram(name);
-        for (_, quantile) in QUANTILES {
-            let value = recorded.as_ref().and_then(|recorded| quantiles::at(recorded, quantile));
-            write!(text, "{:>10}", value.map_or_else(|| "-".to_owned(), duration_text)).expect(FITS);
-        }
-        let slope = judgement.trend.slope;
-        let sign = if slope < 0.0 { "-" } else { "+" };
-        write!(text, "{:>11}", format!("{sign}{}", rate_text(slope.abs()))).expect(FITS);
-        if judgement.verdict == Verdict::Kept {
-            text.push_str("  ok\n");
-            return;
-        }
-        writeln!(text, "  {}", emphasis.wrong("no")).expect(FITS);
-        wrap(text, &format!("{:14}", ""), &judgement.reasons.join("; "));
     }
 
     fn result(&self, emphasis: Emphasis) -> String {
@@ -96,6 +76,26 @@ impl Report<'_> {
         wrap(&mut text, "  ", &line);
         text
     }
+}
+
+fn push_row(text: &mut String, step: &Step, run: &Run, name: &str, emphasis: Emphasis) {
+    let judgement = &step.judgement;
+    let (wanted, achieved) = (rate_text(step.rate), rate_text(judgement.achieved));
+    write!(text, "  {wanted:>10}{achieved:>11}").expect(FITS);
+    let recorded = run.histogram(name);
+    for (_, quantile) in QUANTILES {
+        let value = recorded.as_ref().and_then(|recorded| quantiles::at(recorded, quantile));
+        write!(text, "{:>10}", value.map_or_else(|| "-".to_owned(), duration_text)).expect(FITS);
+    }
+    let slope = judgement.trend.slope;
+    let sign = if slope < 0.0 { "-" } else { "+" };
+    write!(text, "{:>11}", format!("{sign}{}", rate_text(slope.abs()))).expect(FITS);
+    if judgement.verdict == Verdict::Kept {
+        text.push_str("  ok\n");
+        return;
+    }
+    writeln!(text, "  {}", emphasis.wrong("no")).expect(FITS);
+    wrap(text, &format!("{:14}", ""), &judgement.reasons.join("; "));
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub struct View {
 
 enum Kind {
     Screen(LiveScreen),
-    Lines(Lines),
+    Lines(Box<Lines>),
     Quiet,
 }
 
@@ -46,9 +46,9 @@ impl View {
         let kind = match detail {
             Detail::Quiet => Kind::Quiet,
             Detail::Screen if terminal::is_usable() => {
-                LiveScreen::open(!is_no_color()).map_or_else(|_| Kind::Lines(Lines::default()), Kind::Screen)
+                LiveScreen::open(!is_no_color()).map_or_else(|_| Kind::Lines(Box::default()), Kind::Screen)
             }
-            Detail::Screen | Detail::Lines => Kind::Lines(Lines::default()),
+            Detail::Screen | Detail::Lines => Kind::Lines(Box::default()),
         };
         Self { kind }
     }

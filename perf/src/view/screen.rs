@@ -127,7 +127,7 @@ fn latency_table(page: &mut Page, frame: &mut Frame, rows: &[LatencyRow], palett
     }
     let is_wide = page.area.width >= WIDE_COLUMNS;
     let quantiles = quantiles_that_fit(page.area.width, is_wide);
-    let names: String = quantiles.iter().map(|(name, _)| format!("{name:>VALUE_COLUMNS$}")).collect();
+    let names = in_columns(quantiles.iter().map(|(name, _)| (*name).to_owned()));
     let columns = VALUE_COLUMNS * quantiles.len();
     // Narrow terminals get one table below the other.
     let parts: &[(&str, bool)] = if is_wide { &[("", true)] } else { &[("last 5 s", true), ("overall", false)] };
@@ -172,7 +172,11 @@ fn values(recorded: Option<&Recorded>, quantiles: &[(&str, f64)]) -> String {
     let value = |quantile| {
         recorded.map_or_else(|| "-".to_owned(), |recorded| duration_text(recorded.0.value_at_quantile(quantile)))
     };
-    quantiles.iter().map(|(_, quantile)| format!("{:>VALUE_COLUMNS$}", value(*quantile))).collect()
+    in_columns(quantiles.iter().map(|(_, quantile)| value(*quantile)))
+}
+
+fn in_columns(values: impl Iterator<Item = String>) -> String {
+    values.fold(String::new(), |text, value| text + &format!("{value:>VALUE_COLUMNS$}"))
 }
 
 fn broker(page: &mut Page, frame: &mut Frame, state: &State, palette: Palette) {
