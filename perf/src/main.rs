@@ -5,7 +5,7 @@
 //! each body with its number and times ([`stamp`]); a consumer reads the stamp, checks the order ([`sequence`]) and
 //! records latencies ([`latency`]). [`report`] is what comes of it.
 //!
-//! Kept results: [`result`] reads and writes them, [`output_options`] says in which formats, [`column`] groups them for
+//! Kept results: [`result`] reads and writes them, [`output_options`] says in which formats, [`mod@column`] groups them for
 //! [`compare`], [`plot`] and [`html`].
 //!
 //! * Latency under a rate is measured from when a message *should have been* sent: a broker that stalls cannot hide it.
