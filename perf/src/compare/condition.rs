@@ -82,6 +82,10 @@ impl Condition {
         let mut outcome = Outcome::default();
         let first = table.columns[0].estimate(&self.metric);
         let skipped = usize::from(matches!(self.limit, Limit::Ratio(_)));
+        if table.columns.len() == skipped {
+            let what = if table.heading.is_empty() { &table.columns[0].title } else { &table.heading };
+            outcome.unjudged.push(format!("{}: there is nothing to compare {what} with", self.text));
+        }
         for column in table.columns.iter().skip(skipped) {
             let estimate = column.estimate(&self.metric);
             let judged = match (self.limit, estimate, first) {

@@ -158,12 +158,7 @@ fn judge(options: &CompareOptions, tables: &[Table]) -> Result<Vec<String>, Comp
             unjudged.extend(outcome.unjudged);
         }
         if judged_count == 0 {
-            let why = unjudged.into_iter().next().unwrap_or_else(|| {
-                format!(
-                    "{}: there is nothing to compare the first file with; give several files or targets",
-                    condition.text
-                )
-            });
+            let why = unjudged.join("; ");
             return Err(CompareError::Impossible(format!("--fail-if cannot be judged: {why}")));
         }
         unjudged.iter().for_each(|sentence| eprintln!("lepus-perf: not judged: {sentence}"));
