@@ -527,10 +527,16 @@ impl RunArguments {
                 self.queues > 0 && (bindings == 0 || !bindings.is_multiple_of(self.queues)),
                 "--bindings: a multiple of --queues",
             ),
-            (self.routing_key.is_some() && self.exchange.is_empty() && !self.predeclared, "-k needs an exchange: -e NAME"),
+            (
+                self.routing_key.is_some() && self.exchange.is_empty() && !self.predeclared,
+                "-k needs an exchange: -e NAME",
+            ),
             (rpc && (self.producers == 0 || self.consumers == 0), "rpc needs clients (-x) and servers (-y)"),
             (rpc && (self.size.least() < STAMP_OCTETS), "rpc needs bodies of 16 octets at least"),
-            (rpc && (!self.exchange.is_empty() || self.tx_size.is_some()), "rpc goes by the default exchange, without tx"),
+            (
+                rpc && (!self.exchange.is_empty() || self.tx_size.is_some()),
+                "rpc goes by the default exchange, without tx",
+            ),
             (self.workload == Workload::Backlog && self.count.is_none(), "backlog needs --count"),
             (self.workload == Workload::Backlog && self.in_flight.is_some(), "backlog contradicts --in-flight"),
             (self.workload.is_churn() && self.producers == 0, "churn needs users (-x)"),
@@ -574,7 +580,10 @@ mod tests {
         let expected = [("auto-ack", "true"), ("producers", "2"), ("rate", "5e3")];
         assert_eq!(workload, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let other = options.with("rate", "70").and_then(|other| other.with("auto-ack", "false")).expect("well-formed");
-        assert_eq!((other.rate, other.auto_ack, other.producers, other.uri[0].host.as_str()), (Some(70.0), false, 2, "h"));
+        assert_eq!(
+            (other.rate, other.auto_ack, other.producers, other.uri[0].host.as_str()),
+            (Some(70.0), false, 2, "h")
+        );
         assert!(options.with("rate", "x").is_err() && options.with("nothing", "1").is_err());
     }
 

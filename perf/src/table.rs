@@ -43,6 +43,9 @@ pub fn of_run(run: &Run) -> String {
     }
     let Check { totals, lost, duplicated, reordered, corrupted } = run.check;
     let _ = write!(text, "{} published, {} received", totals.published, totals.received);
+    if totals.operations > 0 {
+        let _ = write!(text, ", {} operations", totals.operations);
+    }
     for (name, count) in [
         ("lost", lost),
         ("duplicated", duplicated),
