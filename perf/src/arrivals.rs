@@ -73,7 +73,8 @@ impl Profile {
     /// With so many seconds of the first rate before it.
     pub fn after_warm_up(&self, seconds: f64) -> Self {
         let first = self.segments[0].from;
-        let rows: Vec<_> = self.segments.iter().map(|segment| (segment.from, segment.to, segment.nanos / 1e9)).collect();
+        let rows: Vec<_> =
+            self.segments.iter().map(|segment| (segment.from, segment.to, segment.nanos / 1e9)).collect();
         Self::of(&[&[(first, first, seconds)], &rows[..]].concat())
     }
 
@@ -133,7 +134,15 @@ pub struct Arrivals {
 
 #[derive(Clone, Debug)]
 enum Source {
-    Profile { profile: Profile, process: Process, producers: u64, index: u64, number: u64, random: Rng, drawn: f64 },
+    Profile {
+        profile: Profile,
+        process: Process,
+        producers: u64,
+        index: u64,
+        number: u64,
+        random: Rng,
+        drawn: f64,
+    },
     /// Offsets in nanoseconds; `u64::MAX` ends them.
     Trace(std::vec::IntoIter<u64>),
 }

@@ -310,7 +310,13 @@ async fn within<T>(
 
 fn client_properties(name: &str) -> FieldTable {
     let mut capabilities = FieldTable::default();
-    for capability in ["publisher_confirms", "basic.nack", "connection.blocked", "authentication_failure_close", "consumer_cancel_notify"] {
+    for capability in [
+        "publisher_confirms",
+        "basic.nack",
+        "connection.blocked",
+        "authentication_failure_close",
+        "consumer_cancel_notify",
+    ] {
         capabilities.insert(capability, FieldValue::from(true));
     }
     let mut properties = FieldTable::default();

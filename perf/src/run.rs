@@ -20,7 +20,7 @@ use crate::machine::{own_cores, pin, unix_millis};
 use crate::options::{RunOptions, Workload};
 use crate::process::{Usage, usage};
 use crate::recorder::Recordings;
-use crate::result::{BrokerUse, Check, Interval, Phase, Recorded, Run, Target};
+use crate::result::{BrokerUse, Check, Counts, Interval, Phase, Recorded, Run, Target};
 use crate::topology::Topology;
 use crate::trace;
 
@@ -84,7 +84,8 @@ pub fn measure(options: &RunOptions, labels: &Labels, observe: &mut dyn FnMut(&I
     if let Some(cores) = &options.cores {
         pin(&cores.0).map_err(RunError::Options)?;
     }
-    let endpoints = options.uri.iter().map(Endpoint::resolve).collect::<Result<Vec<_>, _>>().map_err(RunError::Broker)?;
+    let endpoints =
+        options.uri.iter().map(Endpoint::resolve).collect::<Result<Vec<_>, _>>().map_err(RunError::Broker)?;
     let threads = options.cores.as_ref().map_or(options.threads, |cores| cores.0.len());
     let topology = Topology::plan(options);
     let shared = Arc::new(Shared::new(options.clone(), topology, endpoints, trace, threads));
@@ -114,6 +115,10 @@ struct Measurement<'r> {
     measured_from: Option<Sample>,
     reports: Vec<Report>,
     warnings: Vec<String>,
+    /// What was done when it last became more, and when that was.
+    progress: (u64, u64),
+    /// The run ended because nothing more came.
+    has_stalled: bool,
 }
 
 /// What was used at one moment.
@@ -164,6 +169,8 @@ impl<'r> Measurement<'r> {
             measured_from: None,
             reports: Vec::new(),
             warnings: Vec::new(),
+            progress: (0, 0),
+            has_stalled: false,
         })
     }
 
@@ -221,6 +228,7 @@ impl<'r> Measurement<'r> {
         shared.start(schedule);
         clock.sleep_until(start);
         self.last = Sample { nanos: start, ..self.sample() };
+        self.progress = (0, start);
         let (mut phase, mut phase_from) = (is_backlog.then_some("publish"), (start, 0));
         while self.lasts < threads && !shared.has_failed() {
             self.handle_event(events, schedule);
@@ -232,7 +240,8 @@ impl<'r> Measurement<'r> {
                 phase_from = (clock.nanos(), totals.received);
                 shared.begin_consuming();
             }
-            if self.is_over() || interrupt::is_requested() {
+            self.has_stalled |= is_published && schedule.end == u64::MAX && self.stalled_for() > DRAIN_STALL_MAX;
+            if self.is_over() || self.has_stalled || interrupt::is_requested() {
                 shared.end_producing();
             }
         }
@@ -243,6 +252,17 @@ impl<'r> Measurement<'r> {
         shared.begin_consuming();
         std::thread::sleep(SIGNAL_DELAY);
         self.drain(events, schedule)
+    }
+
+    /// For how long nothing was received, and no producer has finished.
+    fn stalled_for(&mut self) -> Duration {
+        let totals = self.shared.totals();
+        let done = totals.received + totals.operations + totals.sources_finished;
+        let now = self.shared.clock.nanos();
+        if done != self.progress.0 {
+            self.progress = (done, now);
+        }
+        Duration::from_nanos(now - self.progress.1)
     }
 
     fn end_phase(&mut self, name: &str, from: (u64, u64), messages: u64) {
@@ -337,7 +357,6 @@ impl<'r> Measurement<'r> {
         let shared = self.shared;
         let (options, clock) = (&shared.options, shared.clock);
         let from = clock.nanos();
-        let (mut progress, mut since) = (0, from);
         let sources = if options.workload.is_churn() { options.producers } else { options.sources() } as u64;
         while !shared.has_failed() {
             let totals = shared.totals();
@@ -347,10 +366,9 @@ impl<'r> Measurement<'r> {
                 return true;
             }
             let now = clock.nanos();
-            let done = totals.received + totals.operations + totals.sources_finished;
-            if done > progress {
-                (progress, since) = (done, now);
-            } else if now - since > nanos(DRAIN_STALL_MAX) + if are_finished { 0 } else { nanos(DRAIN_STALL_MAX) } {
+            // Producers that are stuck take their own time until they give up.
+            let stall_max = if are_finished { DRAIN_STALL_MAX } else { DRAIN_STALL_MAX * 2 };
+            if self.stalled_for() > stall_max {
                 return true;
             }
             if now - from > nanos(Duration::from_secs(options.drain_limit)) && are_finished {
@@ -404,6 +422,10 @@ impl<'r> Measurement<'r> {
         }
         self.totals.counts += rest.counts;
         self.totals.redelivered += rest.redelivered;
+        // The wait for what never came was not part of the work.
+        while self.has_stalled && self.intervals.len() > 1 && self.intervals.last().is_some_and(is_empty) {
+            self.intervals.pop();
+        }
         if let Some(last) = self.intervals.last_mut() {
             for (name, recorded) in rest.histograms {
                 last.histograms.entry(name).or_default().add(&recorded);
@@ -538,6 +560,10 @@ fn control<T>(
         Ok((product, done))
     });
     result.map_err(|error| RunError::Broker(endpoint.sentence(&error)))
+}
+
+fn is_empty(interval: &Interval) -> bool {
+    interval.counts == Counts::default()
 }
 
 fn cpu_seconds(from: Option<Usage>, to: Option<Usage>) -> Option<f64> {

@@ -80,8 +80,12 @@ mod tests {
     #[test]
     fn lines() {
         let lines = parse("# a\n0\n\n0.5 100\n0.5,,k\n2, 16 , a b\n").expect("well-formed");
-        let expected =
-            [(0, None, None), (500_000_000, Some(100), None), (500_000_000, None, Some("k")), (2_000_000_000, Some(16), Some("a b"))];
+        let expected = [
+            (0, None, None),
+            (500_000_000, Some(100), None),
+            (500_000_000, None, Some("k")),
+            (2_000_000_000, Some(16), Some("a b")),
+        ];
         assert_eq!(lines.len(), expected.len());
         for (line, (offset, size, key)) in lines.iter().zip(expected) {
             assert_eq!((line.offset, line.size, line.routing_key.as_deref()), (offset, size, key));

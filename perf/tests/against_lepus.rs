@@ -85,11 +85,36 @@ fn workloads_come_out_right() {
         ("--count 1000 -x 2 -y 5 -q 20", "1000 published, 1000 received"),
         ("--count 300 -e perf-fanout -t fanout --queues 5 -y 3 -a", "300 published, 1500 received"),
         ("--count 1000 -e perf-topic -t topic --bindings 20 --queues 2 -a -s 6", "1000 published, 1000 received"),
+        ("--count 1000 -e perf-headers -t headers --bindings 20 --queues 2", "1000 published, 1000 received"),
         ("--count 1000 -e perf-direct --queues 3 -a --in-flight 10", "1000 published, 1000 received"),
+        ("--count 300 -e perf-direct --queues 3 -k one", "300 published, 900 received"),
         ("--count 5 -s 1000000 -a", "5 published, 5 received"),
         ("--count 200 -r 1000 -x 2 -c 100", "200 published, 200 received"),
+        ("--count 200 -r 1000 -x 2 --arrivals poisson", "200 published, 200 received"),
+        ("--count 200 -r 1000 -x 2 --arrivals burst:50", "200 published, 200 received"),
+        ("--rate-profile 100@0.5,100-300@0.5 --warmup 0", "150 published, 150 received"),
+        ("--count 3000 -s lognormal:500,1", "3000 published, 3000 received"),
+        (
+            "--count 3000 -x 20 -y 10 -X 3 -Y 2 --queues 7 --threads 2 -s uniform:16-2000",
+            "3000 published, 3000 received",
+        ),
+        ("--count 1000 -m 30", "1000 published, 1000 received"),
+        ("--count 1000 --nack-share 0.2 --requeue -q 50 -A 7", "1000 published, 1"),
+        ("--count 1000 --nack-share 0.2 -q 50", "1000 published, 1000 received"),
+        ("--count 1000 -q 50 --consumer-delay 50", "1000 published, 1000 received"),
+        ("--count 500 -a -R 10000", "500 published, 500 received"),
+        ("--count 300 -w rpc -x 3 --in-flight 5 -s 100000", "300 published, 300 received"),
+        ("--count 300 -w rpc -x 2 --reply-queue -r 2000", "300 published, 300 received"),
+        ("--count 500 -w get -y 2", "500 published, 500 received"),
+        ("--count 5000 -w backlog -f persistent -c 100", "5000 published, 5000 received"),
+        ("--count 20 -w connection-churn -x 3", "20 operations"),
+        ("--count 20 -w channel-churn -x 3", "20 operations"),
+        ("--count 20 -w queue-churn -x 3", "20 operations"),
+        ("--count 20 -w binding-churn -x 3", "20 operations"),
+        ("--count 100 --queue-arg x-max-length=100000 --auto-delete --durable", "100 published, 100 received"),
+        ("--count 100 -e perf-none -f mandatory -t topic -k a --queues 1", "100 published, 100 received"),
     ] {
-        let name = format!("-u perf-{}", line.len());
+        let name = format!("--quiet -u perf-{}", line.len());
         let arguments: Vec<&str> = name.split(' ').chain(line.split(' ')).collect();
         check_right(&broker.perf(&arguments), expected);
     }
@@ -125,6 +150,53 @@ fn a_file_is_written() {
     assert!(run.broker.is_some_and(|broker| broker.resident_octets_max > 0));
 }
 
+/// Goal: a trace is played, with its sizes and keys; a wrong line is told.
+#[test]
+fn traces_are_played() {
+    let broker = Broker::start();
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("trace");
+    let path = path.to_str().expect("UTF-8");
+    let lines: String =
+        (0..200).map(|number| format!("{:.3} {} k{}\n", f64::from(number) / 1000.0, 16 + number, number % 2)).collect();
+    std::fs::write(path, lines).expect("the disk has room");
+    let arguments =
+        ["--trace", path, "-e", "perf-trace", "-t", "topic", "-k", "#", "--queues", "2", "-x", "3", "--quiet"];
+    check_right(&broker.perf(&arguments), "200 published, 400 received");
+    std::fs::write(path, "0.1 16\nsoon\n").expect("the disk has room");
+    let refused = broker.perf(&arguments);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text.contains("trace, line 2: 'soon' is no time in seconds"), "{text}");
+}
+
+/// Goal: one process has thousands of channels on hundreds of connections.
+#[test]
+fn many_connections() {
+    let broker = Broker::start();
+    let line = "--quiet -x 200 -y 200 -X 5 -Y 5 --queues 1000 --count 20000 -c 10 -q 10 --threads 2";
+    check_right(&broker.perf(&line.split(' ').collect::<Vec<_>>()), "20000 published, 20000 received");
+}
+
+/// Goal: Ctrl-C ends a run with its result.
+#[test]
+fn interrupted_runs_have_their_result() {
+    let broker = Broker::start();
+    let mut command = Command::new(LEPUS_PERF);
+    command
+        .args(["run", "--uri", &broker.uri, "-z", "0", "--warmup", "0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("lepus-perf runs");
+    let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
+    assert!(lines.next().is_some_and(|line| line.expect("text").contains("published")), "an interval is told");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it is alive");
+    let drained = std::thread::spawn(move || lines.count());
+    check_right(&child.wait_with_output().expect("it ends"), "interrupted");
+    drained.join().expect("the thread reads on");
+}
+
 /// Goal: without a broker, or with options that contradict themselves, there is one clear sentence.
 #[test]
 fn refusals_are_one_sentence() {
@@ -134,7 +206,6 @@ fn refusals_are_one_sentence() {
         assert!(!output.status.success() && text.contains(expected) && text.lines().count() == 1, "{text}");
     };
     check(&["--uri", "amqp://127.0.0.1:1"], "127.0.0.1:1: cannot connect");
-    check(&["-q", "5", "-A", "6"], "would wait for ever");
     let broker = Broker::start();
     check(&["--uri", &broker.uri.replace("://", "://guest:wrong@")], "refuse");
     check(&["--uri", &format!("{}/nowhere", broker.uri)], "nowhere");

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
 
 use crate::batch::Content;
-use crate::client::Endpoint;
+use crate::client::{Endpoint, FRAME_OCTETS_MAX};
 use crate::clock::{Clock, Schedule};
 use crate::options::RunOptions;
 use crate::recorder::Recorder;
@@ -222,7 +222,7 @@ impl Context {
             shared,
             thread,
             recorder: RefCell::default(),
-            read_buffer: RefCell::new(vec![0; link::READ_OCTETS * 2]),
+            read_buffer: RefCell::new(vec![0; link::READ_OCTETS + FRAME_OCTETS_MAX as usize + 64]),
             wakers: RefCell::default(),
         })
     }

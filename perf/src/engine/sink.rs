@@ -10,6 +10,7 @@ use lepus::protocol::properties::{ContentHeader, Properties};
 use crate::client::ClientError;
 use crate::clock::nanos;
 use crate::engine::Shared;
+use crate::engine::link::Delivery;
 use crate::engine::receiving::{Received, Receiving};
 use crate::options::{RunOptions, Workload};
 use crate::recorder::Recorder;
@@ -95,7 +96,7 @@ impl Sink {
             }
         };
         let producers = if options.producers > 0 { options.sources() } else { EARLIER_PRODUCERS_MAX };
-        let has_keys = shared.trace.iter().flatten().any(|line| line.routing_key.is_some());
+        let has_keys = topology.copies == 1 && shared.trace.iter().flatten().any(|line| line.routing_key.is_some());
         let readers = |&queue: &usize| match topology.readers_of(queue, options.sinks()) {
             _ if options.producers == 0 => (Progression { first: 0, stride: 1 }, Readers::Unknown),
             // Which queue a key leads to is the user's affair.
@@ -172,6 +173,16 @@ impl Sink {
         self.is_redelivered = is_redelivered;
     }
 
+    /// A delivery that is there whole; [`Sink::finish_message`] is to follow.
+    #[inline]
+    pub fn handle_delivery(&mut self, delivery: &Delivery<'_>, now: u64, recorder: &mut Recorder) {
+        self.handle_deliver(delivery.consumer_tag, delivery.delivery_tag, delivery.is_redelivered);
+        match Receiving::received_whole(delivery.body, now) {
+            Received::Message(stamp) => self.handle_stamp(stamp, delivery.body.len(), now, recorder),
+            Received::Corrupted => self.corrupted += 1,
+        }
+    }
+
     /// `basic.get-ok`.
     pub fn handle_get_ok(&mut self, get_ok: &basic::GetOk<'_>, now: u64, recorder: &mut Recorder) {
         self.delivery_tag = get_ok.delivery_tag;
@@ -232,7 +243,8 @@ impl Sink {
             return;
         }
         let producer = usize::from(stamp.producer);
-        let Some(lane) = self.lanes.get_mut(self.queue * self.producers + producer).filter(|_| producer < self.producers)
+        let Some(lane) =
+            self.lanes.get_mut(self.queue * self.producers + producer).filter(|_| producer < self.producers)
         else {
             self.corrupted += 1;
             return;

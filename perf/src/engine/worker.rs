@@ -88,7 +88,9 @@ pub fn start(
     events: Sender<Event>,
 ) -> Result<ExecutorJoinHandle<()>, String> {
     let builder = executor(core).name(&format!("perf-{thread}"));
-    builder.spawn(move || run(shared, thread, events)).map_err(|error| format!("starting a thread with io_uring: {error}"))
+    builder
+        .spawn(move || run(shared, thread, events))
+        .map_err(|error| format!("starting a thread with io_uring: {error}"))
 }
 
 /// What one connection is for.
@@ -223,11 +225,8 @@ async fn producer(context: &Rc<Context>, mut client: Client, index: usize) -> Re
         let number = index * usize::from(channels) + usize::from(channel - CHANNEL);
         let mut reply_to = None;
         if options.workload == Workload::Rpc {
-            let queue = if options.reply_queue {
-                reply_queue(&mut client, channel).await?
-            } else {
-                DIRECT_REPLY_TO.to_owned()
-            };
+            let queue =
+                if options.reply_queue { reply_queue(&mut client, channel).await? } else { DIRECT_REPLY_TO.to_owned() };
             sinks.push(Sink::new(shared, number, channel, Mode::Replies(queue.clone())));
             reply_to = Some(queue);
         }
