@@ -261,10 +261,19 @@ fn verdict(text: &mut String, run: &Run, emphasis: Emphasis) {
     ]
     .into_iter()
     .filter(|(count, _)| *count > 0)
-    .map(|(count, name)| format!("{} {name}", count_text(count)))
+    .map(|(count, name)| format!("{} {}", count_text(count), name.to_uppercase()))
     .collect();
     let mut totals: Vec<CountField> =
         COUNTS.into_iter().filter(|(name, field)| *name != "refused" && field(&check.totals) > 0).collect();
+    // That nothing came of what was published is worth a word; of mere operations neither is.
+    let has_messages = check.totals.published + check.totals.received > 0;
+    let is_missing =
+        |name: &str, totals: &[CountField]| has_messages && !totals.iter().any(|(other, _)| *other == name);
+    for field in [COUNTS[0], COUNTS[2]] {
+        if is_missing(field.0, &totals) {
+            totals.push(field);
+        }
+    }
     // What is compared stands side by side: what was published, and what of it came.
     totals.sort_by_key(|(name, _)| [&"published", &"received"].iter().position(|first| *first == name).unwrap_or(2));
     let mut totals: Vec<String> =
@@ -399,7 +408,7 @@ mod tests {
         run.check = Check { lost: 1, duplicated: 2, reordered: 3, corrupted: 4, ..run.check };
         run.check.totals.refused = 5;
         let text = shown(&run);
-        assert!(text.contains("WRONG: 1 lost, 2 duplicated, 3 reordered, 4 corrupted, 5 refused"), "{text}");
+        assert!(text.contains("WRONG: 1 LOST, 2 DUPLICATED, 3 REORDERED, 4 CORRUPTED, 5 REFUSED"), "{text}");
     }
 
     /// Goal: a short last interval does not become the least rate, but counts in the mean.
@@ -421,6 +430,6 @@ mod tests {
         let mut run = run_of(&[]);
         run.check.lost = 1;
         assert!(!text(&run, &Origin::default(), Emphasis::Plain).contains('\x1b'));
-        assert!(text(&run, &Origin::default(), Emphasis::Coloured).contains("\x1b[1;31mWRONG: 1 lost\x1b[0m"));
+        assert!(text(&run, &Origin::default(), Emphasis::Coloured).contains("\x1b[1;31mWRONG: 1 LOST\x1b[0m"));
     }
 }
