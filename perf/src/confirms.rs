@@ -1,6 +1,6 @@
 //! Which messages wait for their confirm, since when, and how many more may.
 
-use crate::latency::Latencies;
+use crate::recorder::Recorder;
 
 /// Publisher confirms of one channel. Delivery tags begin at 1.
 pub struct ConfirmWindow {
@@ -11,8 +11,6 @@ pub struct ConfirmWindow {
     /// All tags up to this are settled.
     settled_up_to: u64,
     outstanding: u64,
-    confirmed: u64,
-    nacked: u64,
 }
 
 /// What the broker said of some messages.
@@ -31,7 +29,7 @@ impl ConfirmWindow {
         // Confirms may come out of order: room for as many settled ones between the oldest and the youngest.
         let length = (outstanding_max * 4).next_power_of_two();
         let sent_at = vec![0; usize::try_from(length).expect("the window fits into memory")];
-        Self { outstanding_max, sent_at, published: 0, settled_up_to: 0, outstanding: 0, confirmed: 0, nacked: 0 }
+        Self { outstanding_max, sent_at, published: 0, settled_up_to: 0, outstanding: 0 }
     }
 
     #[inline]
@@ -73,17 +71,8 @@ impl ConfirmWindow {
         self.outstanding -= count;
     }
 
-    /// `basic.ack` or `basic.nack` has come. Tags that wait for nothing are ignored. Each latency is recorded whose
-    /// message was sent at `measure_from` or later.
-    pub fn settle(
-        &mut self,
-        tag: u64,
-        multiple: bool,
-        verdict: Verdict,
-        now: u64,
-        measure_from: u64,
-        latencies: &mut Latencies,
-    ) {
+    /// `basic.ack` or `basic.nack` has come; counts and latencies are recorded. Tags that wait for nothing are ignored.
+    pub fn settle(&mut self, tag: u64, multiple: bool, verdict: Verdict, now: u64, recorder: &mut Recorder) {
         if tag > self.published || tag <= self.settled_up_to {
             return;
         }
@@ -95,12 +84,10 @@ impl ConfirmWindow {
             }
             self.outstanding -= 1;
             match verdict {
-                Verdict::Ack => self.confirmed += 1,
-                Verdict::Nack => self.nacked += 1,
+                Verdict::Ack => recorder.counts.confirmed += 1,
+                Verdict::Nack => recorder.counts.refused += 1,
             }
-            if sent >= measure_from {
-                latencies.record(now.saturating_sub(sent));
-            }
+            recorder.confirm(now.saturating_sub(sent));
         }
         while self.settled_up_to < self.published {
             let tag = self.settled_up_to + 1;
@@ -115,16 +102,6 @@ impl ConfirmWindow {
     pub fn outstanding(&self) -> u64 {
         self.outstanding
     }
-
-    /// How many the broker has.
-    pub fn confirmed(&self) -> u64 {
-        self.confirmed
-    }
-
-    /// How many it did not take.
-    pub fn nacked(&self) -> u64 {
-        self.nacked
-    }
 }
 
 #[cfg(test)]
@@ -135,34 +112,36 @@ mod tests {
     #[test]
     fn confirms_settle_once() {
         let mut window = ConfirmWindow::new(4);
-        let mut latencies = Latencies::new();
+        let mut recorder = Recorder::default();
         window.publish(4, 100);
         assert_eq!((window.room(), window.outstanding()), (0, 4));
-        window.settle(3, false, Verdict::Ack, 150, 0, &mut latencies);
-        window.settle(3, false, Verdict::Ack, 151, 0, &mut latencies);
-        assert_eq!((window.room(), window.confirmed()), (1, 1));
-        window.settle(2, true, Verdict::Ack, 160, 0, &mut latencies);
-        assert_eq!((window.room(), window.confirmed(), window.settled_up_to), (3, 3, 3));
-        window.settle(9, true, Verdict::Ack, 160, 0, &mut latencies);
-        window.settle(4, true, Verdict::Nack, 170, 101, &mut latencies);
-        assert_eq!((window.room(), window.confirmed(), window.nacked(), window.outstanding()), (4, 3, 1, 0));
-        let histogram = latencies.into_histogram();
-        assert_eq!((histogram.len(), histogram.max(), histogram.min()), (3, 60, 50));
+        window.settle(3, false, Verdict::Ack, 150, &mut recorder);
+        window.settle(3, false, Verdict::Ack, 151, &mut recorder);
+        assert_eq!((window.room(), recorder.counts.confirmed), (1, 1));
+        window.settle(2, true, Verdict::Ack, 160, &mut recorder);
+        assert_eq!((window.room(), recorder.counts.confirmed, window.settled_up_to), (3, 3, 3));
+        window.settle(9, true, Verdict::Ack, 160, &mut recorder);
+        window.settle(4, true, Verdict::Nack, 170, &mut recorder);
+        assert_eq!((window.room(), window.outstanding()), (4, 0));
+        let recordings = recorder.take();
+        assert_eq!((recordings.counts.confirmed, recordings.counts.refused), (3, 1));
+        let histogram = &recordings.histograms[crate::result::histogram::CONFIRM].0;
+        assert_eq!((histogram.len(), histogram.max(), histogram.min()), (4, 70, 50));
     }
 
     /// Goal: a first message whose confirm stays away holds the window after its span, not before, and nothing wraps.
     #[test]
     fn a_late_first_confirm_bounds_the_span() {
         let mut window = ConfirmWindow::new(4);
-        let mut latencies = Latencies::new();
+        let mut recorder = Recorder::default();
         window.publish(1, 1);
         while window.room() > 0 {
             window.publish(1, 1);
             let tag = window.published;
-            window.settle(tag, false, Verdict::Ack, 2, 0, &mut latencies);
+            window.settle(tag, false, Verdict::Ack, 2, &mut recorder);
         }
         assert_eq!((window.published, window.outstanding()), (16, 1));
-        window.settle(1, false, Verdict::Ack, 2, 0, &mut latencies);
+        window.settle(1, false, Verdict::Ack, 2, &mut recorder);
         assert_eq!((window.room(), window.settled_up_to), (4, 16));
     }
 

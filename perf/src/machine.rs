@@ -1,50 +1,73 @@
 //! The machine a run was made on, and the cores its threads are on.
 
 use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// What a report says of the machine.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Machine {
-    /// As `/proc/cpuinfo` has it.
-    pub cpu_model: String,
-    /// Cores of the machine.
-    pub cores: usize,
-    /// Kernel and its version.
-    pub kernel: String,
-    /// Cores that the load generator may run on.
-    pub load_cores: Vec<usize>,
-}
+use crate::options::CoreList;
+use crate::result::Origin;
 
-impl Machine {
-    /// This machine.
-    pub fn look() -> Self {
-        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let field = |name: &str| {
-            let line = cpuinfo.lines().find(|line| line.starts_with(name));
-            line.and_then(|line| line.split_once(':')).map_or("unknown", |(_, value)| value.trim()).to_owned()
+impl Origin {
+    /// Here and now, by this command line; passwords in it are left out.
+    pub fn here(command: impl IntoIterator<Item = String>) -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let (cpuinfo, meminfo) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
+        let field = |text: &str, name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
         };
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let memory = field(&meminfo, "MemTotal").and_then(|text| text.trim_end_matches(" kB").parse::<u64>().ok());
         Self {
-            cpu_model: field("model name"),
-            cores: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
-            kernel: format!("Linux {}", kernel.trim()),
-            load_cores: own_cores(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: option_env!("LEPUS_REVISION").map(str::to_owned),
+            command: command.into_iter().map(|word| without_password(&word)).collect(),
+            started_unix_millis: unix_millis(),
+            cpu_model: field(&cpuinfo, "model name").unwrap_or_else(|| "unknown".to_owned()),
+            processors: own_cores().len(),
+            kernel: format!("Linux {}", read("/proc/sys/kernel/osrelease").trim()),
+            memory_octets: memory.unwrap_or(0) * 1024,
         }
     }
 }
 
-fn own_cores() -> Vec<usize> {
+/// The time of day, in milliseconds since 1970.
+pub(crate) fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A word of a command line, the password of a URI in it left out, whatever stands around the URI.
+fn without_password(word: &str) -> String {
+    let Some(at) = word.find("amqp://").map(|at| at + "amqp://".len()) else { return word.to_owned() };
+    let (before, rest) = word.split_at(at);
+    let (authority, behind) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match authority.rsplit_once('@') {
+        Some((login, place)) => {
+            let user = login.split_once(':').map_or(login, |(user, _)| user);
+            format!("{before}{user}@{place}{behind}")
+        }
+        None => word.to_owned(),
+    }
+}
+
+/// Cores that this thread may run on.
+pub(crate) fn own_cores() -> Vec<usize> {
     let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
     (0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect()
+}
+
+/// Cores of the list in `/proc/PID/status`.
+pub(crate) fn cores_of_status(status: &str) -> Vec<usize> {
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    list.and_then(|list| list.trim().parse::<CoreList>().ok()).map_or_else(Vec::new, |list| list.0)
 }
 
 /// Keeps the calling thread, and those that it starts, to these cores.
 ///
 /// # Errors
 /// Where one of them is not there.
-pub fn pin(cores: &[usize]) -> Result<(), String> {
+pub(crate) fn pin(cores: &[usize]) -> Result<(), String> {
     let mut set = CpuSet::new();
     for &core in cores {
         set.set(core);
@@ -55,5 +78,25 @@ pub fn pin(cores: &[usize]) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("--cores {cores:?}: only {:?} of them are there", own_cores()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: no command line in a result has a password, in whatever word it stands.
+    #[test]
+    fn words_without_passwords() {
+        for (word, expected) in [
+            ("--rate=5", "--rate=5"),
+            ("amqp://h:5672/v", "amqp://h:5672/v"),
+            ("amqp://u:secret@h", "amqp://u@h"),
+            ("--uri=amqp://u:s@cr:et@h:1/v", "--uri=amqp://u@h:1/v"),
+            ("lepus=amqp://u:secret@h:5672,pid=3", "lepus=amqp://u@h:5672,pid=3"),
+            ("lepus=amqp://u:secret@h/%2F,pid=3", "lepus=amqp://u@h/%2F,pid=3"),
+        ] {
+            assert_eq!(without_password(word), expected);
+        }
     }
 }

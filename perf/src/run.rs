@@ -1,506 +1,571 @@
-//! `lepus-perf run`: one workload from its first queue to its report.
+//! One run: a workload against one broker, from its first queue to its [`Run`].
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::sync::atomic::Ordering;
-use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
 
-use crate::client::{Client, ClientError};
-use crate::clock::{Clock, Schedule, nanos};
-use crate::consumer::{Consumer, ConsumerReport};
-use crate::hgrm;
-use crate::interrupt::Interrupt;
-use crate::latency::{Latencies, merged};
-use crate::machine::{Machine, pin};
-use crate::options::RunOptions;
+use glommio::ExecutorJoinHandle;
+
+use crate::broker_process;
+use crate::check::{Evidence, under_way};
+use crate::client::{Client, Endpoint, Product};
+use crate::clock::{Schedule, nanos};
+use crate::engine::Shared;
+use crate::engine::worker::{self, Event, Report, Snapshot};
+use crate::interrupt;
+use crate::machine::{own_cores, pin, unix_millis};
+use crate::options::{RunOptions, Workload};
 use crate::process::{Usage, usage};
-use crate::producer::{Producer, ProducerReport};
-use crate::progress::{Progress, Totals};
-use crate::report::{BrokerUsage, Check, FORMAT, LatencyReport, Rate, Rates, Report};
-use crate::sequence::{self, Faults, Lane};
+use crate::recorder::Recordings;
+use crate::result::{BrokerUse, Check, Counts, Interval, Phase, Recorded, Run, Target};
 use crate::topology::Topology;
+use crate::trace;
 
 /// From the last preparation to the first message.
 const START_DELAY: Duration = Duration::from_millis(20);
 /// How often the run looks whether it is over.
-const LOOK_UP: Duration = Duration::from_millis(10);
-/// How long nothing may be received while messages are outstanding; then they are lost.
+const LOOK_UP: Duration = Duration::from_millis(5);
+/// How long threads take, at most, to see a signal.
+const SIGNAL_DELAY: Duration = Duration::from_millis(20);
+/// How long nothing may be received while messages are under way; then they are lost.
 const DRAIN_STALL_MAX: Duration = Duration::from_secs(10);
 /// How long consumers may take to begin.
 const READY_MAX: Duration = Duration::from_secs(60);
-const SECOND: Duration = Duration::from_secs(1);
 
-/// Why there is no report.
+/// How a run is called among others.
+#[derive(Clone, Debug, Default)]
+pub struct Labels {
+    /// Runs of the same scenario are comparable.
+    pub scenario: String,
+    /// What the user calls the broker; `None`: what it calls itself.
+    pub target_name: Option<String>,
+    /// From 0, where targets or scenarios are repeated.
+    pub round: u32,
+}
+
+/// Why there is no result.
 #[derive(Debug)]
 pub enum RunError {
     /// The options contradict themselves or the machine.
     Options(String),
-    /// The broker cannot be used.
-    Client(ClientError),
-    /// The queues hold so many messages already.
-    NotEmpty(u64),
-    /// Consumers cannot begin.
-    NotReady,
-    /// The system refuses something.
-    System(&'static str, io::Error),
-    /// A report cannot be written.
-    File(PathBuf, io::Error),
+    /// The broker cannot be used; a sentence that names it.
+    Broker(String),
+    /// The system refuses something: what was tried, and why not.
+    System(String, io::Error),
 }
 
 impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Options(sentence) => f.write_str(sentence),
-            Self::Client(error) => write!(f, "{error}"),
-            Self::NotEmpty(count) => write!(
-                f,
-                "{count} messages are in the queues already, so nothing could be checked: purge or delete the queues, or \
-                 choose other ones with -u"
-            ),
-            Self::NotReady => write!(f, "the broker does not start the consumers"),
+            Self::Options(sentence) | Self::Broker(sentence) => f.write_str(sentence),
             Self::System(tried, error) => write!(f, "{tried}: {error}"),
-            Self::File(path, error) => write!(f, "cannot write {}: {error}", path.display()),
         }
     }
 }
 
 impl std::error::Error for RunError {}
 
-impl From<ClientError> for RunError {
-    fn from(error: ClientError) -> Self {
-        Self::Client(error)
+/// Runs one workload and returns all that it has shown. Prints nothing. `observe` gets each interval, about one a second, as
+/// soon as it is over. Ends early, and in good order, once [`interrupt::is_requested`].
+///
+/// Latencies of what arrives after the last interval, while what is under way is awaited, belong to the last interval: leaving
+/// them out would hide the slowest.
+///
+/// # Errors
+/// Where it comes to no result, because the options contradict themselves or the broker refuses what has to come first.
+/// What fails later is told in [`Run::failures`].
+pub fn measure(options: &RunOptions, labels: &Labels, observe: &mut dyn FnMut(&Interval)) -> Result<Run, RunError> {
+    options.check().map_err(RunError::Options)?;
+    let trace = options.trace.as_deref().map(trace::read).transpose().map_err(RunError::Options)?;
+    let cores_before = own_cores();
+    if let Some(cores) = &options.cores {
+        pin(&cores.0).map_err(RunError::Options)?;
     }
+    let endpoints =
+        options.uri.iter().map(Endpoint::resolve).collect::<Result<Vec<_>, _>>().map_err(RunError::Broker)?;
+    let threads = options.cores.as_ref().map_or(options.threads, |cores| cores.0.len());
+    let topology = Topology::plan(options);
+    let shared = Arc::new(Shared::new(options.clone(), topology, endpoints, trace, threads));
+    let result = Measurement::begin(&shared, labels, observe).and_then(Measurement::run);
+    if options.cores.is_some() {
+        let _ = pin(&cores_before);
+    }
+    result
 }
 
-/// What was seen at one moment.
+/// The one run that is being made.
+struct Measurement<'r> {
+    shared: &'r Arc<Shared>,
+    labels: &'r Labels,
+    observe: &'r mut dyn FnMut(&Interval),
+    product: Product,
+    broker_pid: Option<u32>,
+    resident_octets_before: u64,
+    /// What each thread has told of each second.
+    snapshots: BTreeMap<u64, Vec<Snapshot>>,
+    lasts: usize,
+    intervals: Vec<Interval>,
+    phases: Vec<Phase>,
+    totals: Recordings,
+    own_lag: Recorded,
+    last: Sample,
+    measured_from: Option<Sample>,
+    reports: Vec<Report>,
+    warnings: Vec<String>,
+    /// What was done when it last became more, and when that was.
+    progress: (u64, u64),
+    /// The run ended because nothing more came.
+    has_stalled: bool,
+}
+
+/// What was used at one moment.
 #[derive(Clone, Copy)]
 struct Sample {
     nanos: u64,
-    totals: Totals,
     broker: Option<Usage>,
     load: Option<Usage>,
 }
 
-/// The measured time, as it was seen.
-struct Observed {
-    from: Sample,
-    to: Sample,
-    seconds: Vec<Totals>,
-}
+impl<'r> Measurement<'r> {
+    /// Declares what is needed.
+    fn begin(
+        shared: &'r Arc<Shared>,
+        labels: &'r Labels,
+        observe: &'r mut dyn FnMut(&Interval),
+    ) -> Result<Self, RunError> {
+        let options = &shared.options;
+        let broker_pid = options.broker_pid.or_else(|| broker_process::listener(shared.endpoints[0].address));
+        if let Some(pid) = options.broker_pid
+            && usage(pid).is_none()
+        {
+            return Err(RunError::Options(format!("--broker-pid: there is no process {pid}")));
+        }
+        let declared = control(shared, async |client| shared.topology.declare(client, options).await);
+        let (product, message_count) = declared?;
+        if message_count > 0 && options.producers > 0 && !options.workload.is_churn() {
+            return Err(RunError::Broker(format!(
+                "{message_count} messages are in the queues already, so nothing could be checked: purge or delete the \
+                 queues, or choose other ones with -u"
+            )));
+        }
+        let resident_octets_before = broker_pid.and_then(usage).map_or(0, |usage| usage.resident_octets);
+        Ok(Self {
+            shared,
+            labels,
+            observe,
+            product,
+            broker_pid,
+            resident_octets_before,
+            snapshots: BTreeMap::new(),
+            lasts: 0,
+            intervals: Vec::new(),
+            phases: Vec::new(),
+            totals: Recordings::default(),
+            own_lag: Recorded::default(),
+            last: Sample { nanos: 0, broker: None, load: None },
+            measured_from: None,
+            reports: Vec::new(),
+            warnings: Vec::new(),
+            progress: (0, 0),
+            has_stalled: false,
+        })
+    }
 
-/// Runs one workload and reports it. The exit code tells whether everything was right.
-///
-/// # Errors
-/// Where it comes to no report.
-pub fn run(options: &RunOptions) -> Result<ExitCode, RunError> {
-    options.check().map_err(RunError::Options)?;
-    let machine_cores = options.cores.as_ref().map(|cores| cores.0.as_slice());
-    if let Some(cores) = machine_cores {
-        pin(cores).map_err(RunError::Options)?;
+    fn run(mut self) -> Result<Run, RunError> {
+        let shared = self.shared;
+        let options = &shared.options;
+        let (sender, events) = channel();
+        let cores = options.cores.as_ref().map(|cores| cores.0.as_slice());
+        let mut threads = Vec::new();
+        for thread in 0..shared.progress.len() {
+            let core = cores.map(|cores| cores[thread]);
+            let started = worker::start(Arc::clone(shared), thread, core, sender.clone());
+            threads.push(started.map_err(|reason| RunError::System(reason, io::Error::other("see above")))?);
+        }
+        drop(sender);
+        let started_unix_millis = unix_millis();
+        let is_complete = self.run_threads(&events);
+        shared.end();
+        self.await_threads(&events, threads);
+        let failures = shared.take_failures();
+        if !failures.is_empty() && self.intervals.is_empty() {
+            self.delete();
+            return Err(RunError::Broker(failures.join("; ")));
+        }
+        self.delete();
+        Ok(self.result(started_unix_millis, is_complete && failures.is_empty(), failures))
     }
-    if let Some(pid) = options.broker_pid
-        && usage(pid).is_none()
-    {
-        return Err(RunError::Options(format!("--broker-pid: there is no process {pid}")));
+
+    /// From the first connection to the last message. Whether all that was under way has come, or does not come any more.
+    fn run_threads(&mut self, events: &Receiver<Event>) -> bool {
+        let shared = self.shared;
+        let options = &shared.options;
+        let threads = shared.progress.len();
+        let mut ready = 0;
+        while ready < threads && !shared.has_failed() {
+            match events.recv_timeout(LOOK_UP) {
+                Ok(Event::Ready) => ready += 1,
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => shared.fail("a thread has died".to_owned()),
+            }
+        }
+        let is_backlog = options.workload == Workload::Backlog;
+        if !is_backlog {
+            shared.begin_consuming();
+            self.await_consumers();
+        }
+        if shared.has_failed() {
+            return false;
+        }
+        let clock = shared.clock;
+        let start = clock.nanos() + nanos(START_DELAY);
+        let measure_from = start + nanos(options.warmup());
+        let end = options.time().filter(|_| !is_backlog).map_or(u64::MAX, |time| measure_from + nanos(time));
+        let schedule = Schedule { start, measure_from, end };
+        shared.start(schedule);
+        clock.sleep_until(start);
+        self.last = Sample { nanos: start, ..self.sample() };
+        self.progress = (0, start);
+        let (mut phase, mut phase_from) = (is_backlog.then_some("publish"), (start, 0));
+        while self.lasts < threads && !shared.has_failed() {
+            self.handle_event(events, schedule);
+            let totals = shared.totals();
+            let is_published = totals.sources_finished == options.sources() as u64;
+            if phase == Some("publish") && is_published {
+                self.end_phase("publish", phase_from, totals.published);
+                phase = Some("consume");
+                phase_from = (clock.nanos(), totals.received);
+                shared.begin_consuming();
+            }
+            self.has_stalled |= is_published && schedule.end == u64::MAX && self.stalled_for() > DRAIN_STALL_MAX;
+            if self.is_over() || self.has_stalled || interrupt::is_requested() {
+                shared.end_producing();
+            }
+        }
+        if phase == Some("consume") {
+            self.end_phase("consume", phase_from, shared.totals().received - phase_from.1);
+        }
+        shared.end_producing();
+        shared.begin_consuming();
+        std::thread::sleep(SIGNAL_DELAY);
+        self.drain(events, schedule)
     }
-    let interrupt = Interrupt::listen().map_err(|error| RunError::System("listening to signals", error))?;
-    let topology = Topology::plan(options);
-    let mut control = Client::open(&options.uri, "lepus-perf control")?;
-    let message_count = topology.declare(&mut control, options)?;
-    if message_count > 0 && options.producers > 0 {
-        return Err(RunError::NotEmpty(message_count));
+
+    /// For how long nothing was received, and no producer has finished.
+    fn stalled_for(&mut self) -> Duration {
+        let totals = self.shared.totals();
+        let done = totals.received + totals.operations + totals.sources_finished;
+        let now = self.shared.clock.nanos();
+        if done != self.progress.0 {
+            self.progress = (done, now);
+        }
+        Duration::from_nanos(now - self.progress.1)
     }
-    let report = measure(options, &topology, control.product.clone(), &interrupt);
-    // The control connection was silent for long; a new one is sure to be there.
-    drop(control);
-    if !options.keep {
-        let deleted = Client::open(&options.uri, "lepus-perf control")
-            .and_then(|mut control| topology.delete(&mut control, options).and_then(|()| control.close()));
-        if let Err(error) = deleted {
-            eprintln!("lepus-perf: the queues are left behind: {error}");
+
+    fn end_phase(&mut self, name: &str, from: (u64, u64), messages: u64) {
+        let seconds = (self.shared.clock.nanos() - from.0) as f64 / 1e9;
+        self.phases.push(Phase { name: name.to_owned(), seconds, messages });
+    }
+
+    fn await_consumers(&self) {
+        let shared = self.shared;
+        let sinks = if shared.options.workload.is_churn() { 0 } else { shared.options.sinks() };
+        let replies = if shared.options.workload == Workload::Rpc { shared.options.sources() } else { 0 };
+        let until = shared.clock.nanos() + nanos(READY_MAX);
+        while shared.totals().sinks_ready < (sinks + replies) as u64 && !shared.has_failed() {
+            if shared.clock.nanos() > until {
+                shared.fail("the broker does not start the consumers".to_owned());
+            }
+            std::thread::sleep(LOOK_UP);
         }
     }
-    let report = report?;
-    print!("{report}");
-    write_files(options, &report)?;
-    Ok(if report.check.is_right() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
 
-fn measure(
-    options: &RunOptions,
-    topology: &Topology,
-    broker: crate::client::Product,
-    interrupt: &Interrupt,
-) -> Result<Report, RunError> {
-    let clock = Clock::start();
-    let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let progress = Progress::new(options.producers, options.consumers);
-    let connect = |index| Consumer::connect(options, topology, index, clock, &progress);
-    let consumers = (0..options.consumers).map(connect).collect::<Result<Vec<_>, _>>()?;
-    let connect = |index| Producer::connect(options, topology, index, clock, &progress);
-    let producers = (0..options.producers).map(connect).collect::<Result<Vec<_>, _>>()?;
-    let resident_before = options.broker_pid.and_then(usage).map_or(0, |usage| usage.resident_octets);
-
-    let (observed, consumed, produced) = thread::scope(|scope| {
-        let mut cores = options.cores.iter().flat_map(|cores| cores.0.iter().copied()).cycle();
-        let consuming: Vec<_> = consumers
-            .into_iter()
-            .map(|consumer| {
-                let core = cores.next();
-                let progress = &progress;
-                scope.spawn(move || {
-                    pin_thread(core);
-                    consumer.run().inspect_err(|_| progress.fail())
-                })
-            })
-            .collect();
-        let ready = await_consumers(options, &progress);
-        let schedule = schedule(options, clock);
-        progress.schedule.set(schedule).expect("set once, here");
-        let producing: Vec<_> = producers
-            .into_iter()
-            .map(|producer| {
-                let core = cores.next();
-                let progress = &progress;
-                scope.spawn(move || {
-                    pin_thread(core);
-                    let report = producer.run(schedule).inspect_err(|_| progress.fail());
-                    progress.producers_finished.fetch_add(1, Ordering::Relaxed);
-                    report
-                })
-            })
-            .collect();
-        let observed = observe(options, topology, clock, schedule, &progress, interrupt);
-        progress.stop_producers();
-        await_last_messages(options, topology, clock, &progress, interrupt);
-        progress.stop_consumers();
-        let join = "a thread that panics has said so";
-        let consumed: Vec<_> = consuming.into_iter().map(|thread| thread.join().expect(join)).collect();
-        let produced: Vec<_> = producing.into_iter().map(|thread| thread.join().expect(join)).collect();
-        ready.map(|()| (observed, consumed, produced))
-    })?;
-    let mut failures = Vec::new();
-    let consumed = successes(consumed, "consumer", &mut failures);
-    let produced = successes(produced, "producer", &mut failures);
-    let check = check(options, &produced, &consumed, progress.totals(), failures, interrupt.is_asked());
-    let mut report = Report {
-        lepus_perf_format: FORMAT,
-        version: env!("CARGO_PKG_VERSION"),
-        command: command_line(),
-        started_unix_seconds: started,
-        machine: Machine::look(),
-        broker,
-        window_seconds: seconds_between(&observed.from, &observed.to),
-        window: observed.to.totals.since(observed.from.totals),
-        rates: rates(&observed),
-        broker_usage: options.broker_pid.and_then(|pid| broker_usage(pid, &observed, resident_before)),
-        load_cpu_seconds: cpu_seconds(observed.from.load, observed.to.load).unwrap_or(0.0),
-        seconds: observed.seconds,
-        latencies: Vec::new(),
-        check,
-    };
-    report.latencies = latencies(produced, consumed);
-    Ok(report)
-}
-
-fn pin_thread(core: Option<usize>) {
-    if let Some(core) = core {
-        // The process is on these cores already, so this cannot fail for want of the core.
-        let _ = pin(&[core]);
-    }
-}
-
-/// The command line without the password of its URI.
-fn command_line() -> Vec<String> {
-    let visible = |argument: String| match argument.find("amqp://") {
-        Some(at) => match argument[at..].parse::<crate::uri::AmqpUri>() {
-            Ok(uri) => format!("{}{uri}", &argument[..at]),
-            Err(_) => argument,
-        },
-        None => argument,
-    };
-    std::env::args().map(visible).collect()
-}
-
-fn await_consumers(options: &RunOptions, progress: &Progress) -> Result<(), RunError> {
-    let mut waited = Duration::ZERO;
-    while progress.consumers_ready.load(Ordering::Relaxed) < options.consumers as u64 && !progress.has_failed() {
-        if waited > READY_MAX {
-            progress.fail();
-            return Err(RunError::NotReady);
-        }
-        thread::sleep(LOOK_UP);
-        waited += LOOK_UP;
-    }
-    Ok(())
-}
-
-fn schedule(options: &RunOptions, clock: Clock) -> Schedule {
-    let start = clock.nanos() + nanos(START_DELAY);
-    let measure_from = start + nanos(options.warmup());
-    Schedule { start, measure_from, end: options.time().map_or(u64::MAX, |time| measure_from + nanos(time)) }
-}
-
-/// Samples the run until its schedule or its count is reached, or something ends it before.
-fn observe(
-    options: &RunOptions,
-    topology: &Topology,
-    clock: Clock,
-    schedule: Schedule,
-    progress: &Progress,
-    interrupt: &Interrupt,
-) -> Observed {
-    let sample = || Sample {
-        nanos: clock.nanos(),
-        totals: progress.totals(),
-        broker: options.broker_pid.and_then(usage),
-        load: usage(std::process::id()),
-    };
-    let is_over = || {
-        if progress.has_failed() || interrupt.is_asked() {
-            return true;
-        }
+    /// Whether a count is reached and received, or nothing more is to be sent.
+    fn is_over(&self) -> bool {
+        let options = &self.shared.options;
+        let totals = self.shared.totals();
         if options.producers == 0 {
-            return options.count.is_some_and(|count| progress.totals().received >= count);
+            return options.count.is_some_and(|count| totals.received >= count);
         }
-        // A count is done when all of it has been received, too.
-        let totals = progress.totals();
-        progress.producers_finished.load(Ordering::Relaxed) == options.producers as u64
-            && (options.consumers == 0 || totals.received >= totals.published * topology.copies)
-    };
-    clock.sleep_until(schedule.start);
-    let mut from = sample();
-    let mut last = from;
-    let mut seconds = Vec::new();
-    let mut is_measuring = schedule.measure_from <= schedule.start;
-    for tick in 1.. {
-        let until = (schedule.start + tick * nanos(SECOND)).min(schedule.end);
-        let mut over = is_over();
-        while !over && clock.nanos() < until {
-            clock.sleep_until(until.min(clock.nanos() + nanos(LOOK_UP)));
-            over = is_over();
+        let sources = if options.workload.is_churn() { options.producers } else { options.sources() };
+        totals.sources_finished == sources as u64 && under_way(totals, options, &self.shared.topology) == 0
+    }
+
+    fn sample(&self) -> Sample {
+        let (broker, load) = (self.broker_pid.and_then(usage), usage(std::process::id()));
+        Sample { nanos: self.shared.clock.nanos(), broker, load }
+    }
+
+    fn handle_event(&mut self, events: &Receiver<Event>, schedule: Schedule) {
+        match events.recv_timeout(LOOK_UP) {
+            Ok(Event::Snapshot(snapshot)) => {
+                self.lasts += usize::from(snapshot.is_last);
+                self.snapshots.entry(snapshot.number).or_default().push(snapshot);
+            }
+            Ok(Event::Ended(report)) => self.reports.push(report),
+            Ok(Event::Ready) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_UP),
         }
-        let now = sample();
-        let is_whole_second = now.nanos - last.nanos > nanos(SECOND) * 9 / 10;
-        if is_measuring && is_whole_second {
-            seconds.push(per_second(now.totals.since(last.totals), now.nanos - last.nanos));
-        }
-        if !options.quiet && (is_whole_second || over) {
-            print_line(tick, is_measuring, topology, &last, &now);
-        }
-        last = now;
-        if over || now.nanos >= schedule.end {
-            break;
-        }
-        if !is_measuring && now.nanos >= schedule.measure_from {
-            is_measuring = true;
-            from = now;
+        let threads = self.shared.progress.len();
+        while let Some(entry) = self.snapshots.first_entry()
+            && (entry.get().len() == threads || self.lasts == threads)
+        {
+            let snapshots = entry.remove();
+            self.end_interval(snapshots, schedule);
         }
     }
-    Observed { from, to: last, seconds }
-}
 
-/// Counts of somewhat more or less than a second, as those of a whole one.
-fn per_second(counts: Totals, nanos: u64) -> Totals {
-    let scaled = |count: u64| {
-        let scaled = u128::from(count) * 1_000_000_000 / u128::from(nanos);
-        u64::try_from(scaled).expect("counts of a second are small")
-    };
-    Totals {
-        published: scaled(counts.published),
-        confirmed: scaled(counts.confirmed),
-        received: scaled(counts.received),
+    /// Makes an interval of what the threads have told.
+    fn end_interval(&mut self, snapshots: Vec<Snapshot>, schedule: Schedule) {
+        let mut all = Recordings::default();
+        let at = snapshots.iter().map(|snapshot| snapshot.at).max().unwrap_or(0);
+        let is_cut = snapshots.iter().any(|snapshot| snapshot.is_last) && at < schedule.end;
+        snapshots.into_iter().for_each(|snapshot| all.add(snapshot.recordings));
+        // A run that ends with its count ends with its last message, not when that was seen.
+        let until = if is_cut && all.counted_at > self.last.nanos { all.counted_at.min(at) } else { at };
+        let now = Sample { nanos: until, ..self.sample() };
+        self.totals.counts += all.counts;
+        self.totals.redelivered += all.redelivered;
+        let is_warm_up = self.last.nanos + nanos(LOOK_UP) < schedule.measure_from;
+        if !is_warm_up {
+            self.measured_from.get_or_insert(self.last);
+            if let Some(own_lag) = &all.own_lag {
+                self.own_lag.add(own_lag);
+            }
+        }
+        let interval = Interval {
+            start_seconds: (self.last.nanos - schedule.start) as f64 / 1e9,
+            seconds: (until - self.last.nanos) as f64 / 1e9,
+            is_warm_up,
+            counts: all.counts,
+            backlog: under_way(self.shared.totals(), &self.shared.options, &self.shared.topology),
+            broker_cpu_seconds: cpu_seconds(self.last.broker, now.broker),
+            broker_resident_octets: now.broker.map(|usage| usage.resident_octets),
+            histograms: all.histograms,
+        };
+        self.last = now;
+        (self.observe)(&interval);
+        self.intervals.push(interval);
     }
-}
 
-fn print_line(tick: u64, is_measuring: bool, topology: &Topology, last: &Sample, now: &Sample) {
-    let counts = now.totals.since(last.totals);
-    let Totals { published, confirmed, received } = per_second(counts, (now.nanos - last.nanos).max(1));
-    let backlog = (now.totals.published * topology.copies).saturating_sub(now.totals.received);
-    let cpu = cpu_seconds(last.broker, now.broker)
-        .map_or_else(String::new, |cpu| format!("  broker {:>3.0} % CPU", cpu / seconds_between(last, now) * 100.0));
-    let phase = if is_measuring { "" } else { "  warm-up" };
-    eprintln!(
-        "{tick:>4} s  published {published:>9}/s  confirmed {confirmed:>9}/s  received {received:>9}/s  backlog \
-         {backlog:>9}{cpu}{phase}"
-    );
-}
+    /// Waits until everything has come that is under way, or nothing more comes. Whether it was one of these: the limit of time
+    /// was not reached.
+    fn drain(&mut self, events: &Receiver<Event>, schedule: Schedule) -> bool {
+        let shared = self.shared;
+        let (options, clock) = (&shared.options, shared.clock);
+        let from = clock.nanos();
+        let sources = if options.workload.is_churn() { options.producers } else { options.sources() } as u64;
+        while !shared.has_failed() {
+            let totals = shared.totals();
+            let are_finished = totals.sources_finished == sources;
+            let left = under_way(totals, options, &shared.topology);
+            if are_finished && left == 0 {
+                return true;
+            }
+            let now = clock.nanos();
+            // Producers that are stuck take their own time until they give up.
+            let stall_max = if are_finished { DRAIN_STALL_MAX } else { DRAIN_STALL_MAX * 2 };
+            if self.stalled_for() > stall_max {
+                return true;
+            }
+            if now - from > nanos(Duration::from_secs(options.drain_limit)) && are_finished {
+                self.warnings.push(format!(
+                    "{left} messages were still under way {} s after the end (--drain-limit): whether some are lost was not \
+                     checked",
+                    options.drain_limit
+                ));
+                return false;
+            }
+            self.handle_event(events, schedule);
+        }
+        false
+    }
 
-/// Waits until everything that was published has been received, or nothing more comes.
-fn await_last_messages(
-    options: &RunOptions,
-    topology: &Topology,
-    clock: Clock,
-    progress: &Progress,
-    interrupt: &Interrupt,
-) {
-    // A second Ctrl-C ends the process; the first does not keep anybody from checking all that was sent.
-    let _ = interrupt;
-    let (mut received, mut since) = (0, clock.nanos());
-    while !progress.has_failed() {
-        let totals = progress.totals();
-        let producers_finished = progress.producers_finished.load(Ordering::Relaxed) == options.producers as u64;
-        let expected = if options.producers == 0 { 0 } else { totals.published * topology.copies };
-        if producers_finished && (options.consumers == 0 || totals.received >= expected) {
+    fn await_threads(&mut self, events: &Receiver<Event>, threads: Vec<ExecutorJoinHandle<()>>) {
+        while let Ok(event) = events.recv() {
+            match event {
+                Event::Ended(report) => self.reports.push(report),
+                Event::Snapshot(snapshot) => self.snapshots.entry(snapshot.number).or_default().push(snapshot),
+                Event::Ready => {}
+            }
+        }
+        for thread in threads {
+            if thread.join().is_err() {
+                self.shared.fail("a thread has died".to_owned());
+            }
+        }
+    }
+
+    fn delete(&mut self) {
+        let options = &self.shared.options;
+        if options.keep || options.predeclared {
             return;
         }
-        let now = clock.nanos();
-        if totals.received > received || !producers_finished {
-            (received, since) = (totals.received, now);
-        } else if now - since > nanos(DRAIN_STALL_MAX) {
-            return;
-        }
-        thread::sleep(LOOK_UP);
-    }
-}
-
-fn successes<T>(results: Vec<Result<T, ClientError>>, who: &str, failures: &mut Vec<String>) -> Vec<Option<T>> {
-    let keep = |(index, result): (usize, Result<T, ClientError>)| {
-        result.inspect_err(|error| failures.push(format!("{who} {index}: {error}"))).ok()
-    };
-    results.into_iter().enumerate().map(keep).collect()
-}
-
-/// Brings the consumers' views of each lane together with what its producer has published.
-fn check(
-    options: &RunOptions,
-    produced: &[Option<ProducerReport>],
-    consumed: &[Option<ConsumerReport>],
-    totals: Totals,
-    failures: Vec<String>,
-    is_interrupted: bool,
-) -> Check {
-    let mut faults = Faults::default();
-    // Where a thread has failed nothing can be said of the others' messages.
-    if failures.is_empty() && options.consumers > 0 {
-        let mut lanes: Vec<(&(usize, usize), &Lane)> = Vec::new();
-        for report in consumed.iter().flatten() {
-            faults.foreign += report.foreign;
-            lanes.extend(report.lanes.iter().map(|(name, lane)| (name, lane)));
-        }
-        lanes.sort_by_key(|(name, _)| **name);
-        for views in lanes.chunk_by(|a, b| a.0 == b.0) {
-            let (_, index) = *views[0].0;
-            let published = produced.get(index).and_then(Option::as_ref).map_or(0, |report| report.published);
-            faults.add(sequence::finish(views.iter().map(|(_, lane)| (*lane).clone()).collect(), published));
+        let deleted = control(self.shared, async |client| self.shared.topology.delete(client, options).await);
+        if let Err(error) = deleted {
+            self.warnings.push(format!("the queues are left behind: {error}"));
         }
     }
-    let sum = |of: fn(&ProducerReport) -> u64| produced.iter().flatten().map(of).sum();
-    Check {
-        totals,
-        faults,
-        nacked: sum(|report| report.nacked),
-        unconfirmed: sum(|report| report.unconfirmed),
-        unsent: sum(|report| report.unsent),
-        blocked: sum(|report| report.blocked),
-        failures,
-        is_interrupted,
+
+    /// Everything as one.
+    fn result(mut self, started_unix_millis: u64, is_complete: bool, failures: Vec<String>) -> Run {
+        let options = &self.shared.options;
+        let mut rest = Recordings::default();
+        for snapshot in std::mem::take(&mut self.snapshots).into_values().flatten() {
+            rest.add(snapshot.recordings);
+        }
+        for report in &mut self.reports {
+            rest.add(std::mem::take(&mut report.recordings));
+        }
+        self.totals.counts += rest.counts;
+        self.totals.redelivered += rest.redelivered;
+        // The wait for what never came was not part of the work.
+        while self.has_stalled && self.intervals.len() > 1 && self.intervals.last().is_some_and(is_empty) {
+            self.intervals.pop();
+        }
+        if let Some(last) = self.intervals.last_mut() {
+            for (name, recorded) in rest.histograms {
+                last.histograms.entry(name).or_default().add(&recorded);
+            }
+        }
+        let sum = |of: fn(&Report) -> u64| self.reports.iter().map(of).sum::<u64>();
+        let (unsent, unanswered) = (sum(|report| report.unsent), sum(|report| report.unanswered));
+        let mut run = Run {
+            scenario: self.labels.scenario.clone(),
+            target: self.target(),
+            round: self.labels.round,
+            workload: options.workload(),
+            rate: options.rate,
+            seed: options.seed,
+            started_unix_millis,
+            client_cores: options.cores.as_ref().map(|cores| cores.0.clone()).unwrap_or_default(),
+            broker: self.broker_use(),
+            client_cpu_seconds: self.load_seconds(),
+            phases: std::mem::take(&mut self.phases),
+            invalid: self.invalid(),
+            warnings: Vec::new(),
+            check: Check::default(),
+            intervals: Vec::new(),
+            failures,
+        };
+        for (count, what) in [
+            (unanswered, "publishes or commits were not answered by the broker"),
+            (unsent, "messages should have been sent and were not: the broker did not take them"),
+        ] {
+            if count > 0 {
+                run.failures.push(format!("{count} {what}"));
+            }
+        }
+        self.warn(&run);
+        run.warnings = std::mem::take(&mut self.warnings);
+        run.intervals = std::mem::take(&mut self.intervals);
+        run.check = Evidence {
+            options,
+            topology: &self.shared.topology,
+            counts: self.totals.counts,
+            redelivered: self.totals.redelivered,
+            reports: std::mem::take(&mut self.reports),
+            is_complete,
+        }
+        .check();
+        run
+    }
+
+    fn target(&self) -> Target {
+        let Product { product, version, platform } = self.product.clone();
+        let own_name = if product.is_empty() { "unknown broker".to_owned() } else { format!("{product} {version}") };
+        let uris: Vec<String> = self.shared.options.uri.iter().map(ToString::to_string).collect();
+        Target {
+            name: self.labels.target_name.clone().unwrap_or(own_name),
+            uri: uris.join(" "),
+            product,
+            version,
+            platform,
+            cores: self.broker_pid.map(broker_process::cores).unwrap_or_default(),
+        }
+    }
+
+    fn broker_use(&self) -> Option<BrokerUse> {
+        let resident = self.intervals.iter().filter_map(|interval| interval.broker_resident_octets).max();
+        let from = self.measured_from.and_then(|sample| sample.broker);
+        Some(BrokerUse {
+            pid: self.broker_pid?,
+            cpu_seconds: cpu_seconds(from, self.last.broker).unwrap_or(0.0),
+            resident_octets_before: self.resident_octets_before,
+            resident_octets_max: resident.unwrap_or(self.resident_octets_before),
+        })
+    }
+
+    fn load_seconds(&self) -> f64 {
+        cpu_seconds(self.measured_from.and_then(|sample| sample.load), self.last.load).unwrap_or(0.0)
+    }
+
+    /// Why latencies must not be trusted.
+    fn invalid(&self) -> Vec<String> {
+        let limit_millis = self.shared.options.send_lag_limit;
+        let lag_millis = self.own_lag.0.value_at_quantile(0.99) as f64 / 1e6;
+        if self.own_lag.is_empty() || lag_millis <= limit_millis {
+            return Vec::new();
+        }
+        vec![format!(
+            "the load generator was late: 1 % of the messages that the broker did not hold up were sent {lag_millis:.1} ms \
+             late or more (--send-lag-limit {limit_millis}); give it cores of its own"
+        )]
+    }
+
+    /// What a reader should know.
+    fn warn(&mut self, run: &Run) {
+        let client_cores = if run.client_cores.is_empty() { own_cores() } else { run.client_cores.clone() };
+        let shared: Vec<usize> = client_cores.into_iter().filter(|core| run.target.cores.contains(core)).collect();
+        if !shared.is_empty() {
+            self.warnings.push(format!("load generator and broker may both run on cores {shared:?}: pin them apart"));
+        }
+        let mut send_lag = Recorded::default();
+        let measured = self.intervals.iter().filter(|interval| !interval.is_warm_up);
+        measured.filter_map(|interval| interval.histograms.get("send-lag")).for_each(|lag| send_lag.add(lag));
+        let late_millis = send_lag.0.value_at_quantile(0.99) as f64 / 1e6;
+        if run.invalid.is_empty() && !send_lag.is_empty() && late_millis > self.shared.options.send_lag_limit {
+            self.warnings.push(format!(
+                "the broker held publishers up (full socket, confirms, connection.blocked): 1 % of the messages were sent \
+                 {late_millis:.1} ms late or more, which response times include"
+            ));
+        }
+        let blocked = self.shared.totals().blocked;
+        if blocked > 0 {
+            self.warnings.push(format!("the broker has blocked publishers {blocked} times (connection.blocked)"));
+        }
+        if interrupt::is_requested() {
+            self.warnings.push("interrupted".to_owned());
+        }
     }
 }
 
-fn latencies(produced: Vec<Option<ProducerReport>>, consumed: Vec<Option<ConsumerReport>>) -> Vec<LatencyReport> {
-    let (mut responses, mut services) = (Vec::new(), Vec::new());
-    for report in consumed.into_iter().flatten() {
-        responses.push(report.response_times);
-        services.push(report.service_times);
-    }
-    let (mut lags, mut confirms) = (Vec::new(), Vec::new());
-    for report in produced.into_iter().flatten() {
-        lags.push(report.send_lags);
-        confirms.push(report.confirm_latencies);
-    }
-    let all: [(_, _, Vec<Latencies>); 4] = [
-        ("response", "from when it should have been sent to its receipt", responses),
-        ("service", "from when it was sent to its receipt", services),
-        ("send-lag", "from when it should have been sent to when it was", lags),
-        ("confirm", "from when it was sent to its confirm", confirms),
-    ];
-    let report = |(name, meaning, parts)| merged(parts).map(|histogram| LatencyReport::new(name, meaning, histogram));
-    all.into_iter().filter_map(report).collect()
+/// Does something on a connection of its own, on an executor of its own.
+fn control<T>(
+    shared: &Shared,
+    act: impl AsyncFnOnce(&mut Client) -> Result<T, crate::client::ClientError>,
+) -> Result<(Product, T), RunError> {
+    let executor = worker::executor(None)
+        .make()
+        .map_err(|error| RunError::System("preparing io_uring".to_owned(), io::Error::other(error.to_string())))?;
+    let endpoint = &shared.endpoints[0];
+    let result = executor.run(async {
+        let mut client = Client::open(endpoint, "lepus-perf control").await?;
+        let done = act(&mut client).await?;
+        let product = client.product.clone();
+        client.close().await?;
+        Ok((product, done))
+    });
+    result.map_err(|error| RunError::Broker(endpoint.sentence(&error)))
 }
 
-fn rates(observed: &Observed) -> Rates {
-    let counts = observed.to.totals.since(observed.from.totals);
-    let seconds = seconds_between(&observed.from, &observed.to);
-    let rate = |of: fn(&Totals) -> u64| Rate::new(of(&counts), seconds, observed.seconds.iter().map(of).collect());
-    Rates {
-        published: rate(|totals| totals.published),
-        confirmed: rate(|totals| totals.confirmed),
-        received: rate(|totals| totals.received),
-    }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "nanoseconds of hours are far below 2^53")]
-fn seconds_between(from: &Sample, to: &Sample) -> f64 {
-    (to.nanos - from.nanos) as f64 / 1e9
+fn is_empty(interval: &Interval) -> bool {
+    interval.counts == Counts::default()
 }
 
 fn cpu_seconds(from: Option<Usage>, to: Option<Usage>) -> Option<f64> {
     Some(to?.cpu_seconds - from?.cpu_seconds)
-}
-
-#[allow(clippy::cast_precision_loss, reason = "counts of messages are far below 2^53")]
-fn broker_usage(pid: u32, observed: &Observed, resident_octets_before: u64) -> Option<BrokerUsage> {
-    let cpu_seconds = cpu_seconds(observed.from.broker, observed.to.broker)?;
-    let counts = observed.to.totals.since(observed.from.totals);
-    let each = |count: u64| (count > 0 && cpu_seconds > 0.0).then(|| count as f64 / cpu_seconds);
-    Some(BrokerUsage {
-        pid,
-        cpu_seconds,
-        published_per_cpu_second: each(counts.published),
-        received_per_cpu_second: each(counts.received),
-        resident_octets_before,
-        resident_octets_after: observed.to.broker?.resident_octets,
-    })
-}
-
-fn write_files(options: &RunOptions, report: &Report) -> Result<(), RunError> {
-    if let Some(path) = &options.json {
-        let mut text = serde_json::to_string(report).expect("a report has no maps with odd keys");
-        text.push('\n');
-        write_file(path, &text)?;
-    }
-    if let Some(path) = &options.hgrm {
-        for (index, latency) in report.latencies.iter().enumerate() {
-            let own = if index == 0 { path.clone() } else { named(path, latency.name) };
-            write_file(&own, &hgrm::text(latency.name, &latency.histogram))?;
-        }
-    }
-    Ok(())
-}
-
-fn write_file(path: &Path, text: &str) -> Result<(), RunError> {
-    fs::write(path, text).map_err(|error| RunError::File(path.to_owned(), error))
-}
-
-/// `run.hgrm` becomes `run.confirm.hgrm`.
-fn named(path: &Path, name: &str) -> PathBuf {
-    let extension = path.extension().unwrap_or_default().to_string_lossy();
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    path.with_file_name(if extension.is_empty() {
-        format!("{stem}.{name}")
-    } else {
-        format!("{stem}.{name}.{extension}")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn further_files_are_named_after_the_first() {
-        assert_eq!(named(Path::new("/a/run.hgrm"), "confirm"), Path::new("/a/run.confirm.hgrm"));
-        assert_eq!(named(Path::new("run"), "confirm"), Path::new("run.confirm"));
-    }
-
-    #[test]
-    fn seconds_that_are_too_long_count_as_one() {
-        let counts = Totals { published: 30, confirmed: 0, received: 15 };
-        assert_eq!(per_second(counts, 1_500_000_000), Totals { published: 20, confirmed: 0, received: 10 });
-    }
 }

@@ -47,11 +47,6 @@ impl Faults {
         self.reordered += other.reordered;
         self.foreign += other.foreign;
     }
-
-    /// Nothing was wrong.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 /// How a lane is read.
@@ -84,6 +79,11 @@ impl Lane {
     pub fn new(progression: Progression, readers: Readers) -> Self {
         let (gaps, faults) = (Vec::new(), Faults::default());
         Self { progression, readers, next: progression.first, gaps, faults, received: 0, sum: 0, square_sum: 0 }
+    }
+
+    /// How it is read.
+    pub fn readers(&self) -> Readers {
+        self.readers
     }
 
     /// The message with this number, modulo 2^32, has come.

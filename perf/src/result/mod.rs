@@ -4,12 +4,21 @@
 //! and rates in messages a second, unless a name says otherwise. Histograms are whole, for each interval: quantiles of several
 //! intervals or rounds come from their merged counts, never from averaging quantiles.
 
+pub mod csv;
+mod file_error;
+pub mod hgrm;
+pub mod hlog;
+mod json;
+pub mod quantile;
 mod recorded;
+#[cfg(test)]
+pub mod sample;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use file_error::FileError;
 pub use recorded::Recorded;
 
 /// Names the format; readers refuse others.
@@ -78,6 +87,24 @@ pub struct Run {
     pub invalid: Vec<String>,
     /// What a reader should know, such as shared cores.
     pub warnings: Vec<String>,
+    /// Parts that the run had one after the other, such as publishing and consuming a backlog; mostly none.
+    #[serde(default)]
+    pub phases: Vec<Phase>,
+    /// What has ended the run before its time or kept it from finishing: connections that failed, messages that the broker
+    /// did not take or confirm. Empty in runs that went well.
+    #[serde(default)]
+    pub failures: Vec<String>,
+}
+
+/// One part of a run.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Phase {
+    /// Such as `publish`.
+    pub name: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// Messages in it.
+    pub messages: u64,
 }
 
 /// A broker.
@@ -215,6 +242,11 @@ impl Run {
             seconds += interval.seconds;
         }
         (all, seconds)
+    }
+
+    /// Whether nothing was wrong: no faults, no failures. Whether its latencies can be trusted, `invalid` tells.
+    pub fn is_right(&self) -> bool {
+        !self.has_faults() && self.failures.is_empty()
     }
 
     /// Whether messages were lost, doubled, out of order, corrupted or refused.

@@ -1,0 +1,86 @@
+//! Whether everything that was sent was received once, in order and undamaged.
+
+use std::collections::BTreeMap;
+
+use crate::engine::Totals;
+use crate::engine::worker::Report;
+use crate::options::{RunOptions, Workload};
+use crate::result::{Check, Counts};
+use crate::sequence::{self, Faults, Lane, Readers};
+use crate::topology::Topology;
+
+/// What is to be brought together.
+pub struct Evidence<'r> {
+    /// What was asked for.
+    pub options: &'r RunOptions,
+    /// What was declared.
+    pub topology: &'r Topology,
+    /// What was counted from the first message to the last.
+    pub counts: Counts,
+    /// Messages that came again.
+    pub redelivered: u64,
+    /// What the threads have seen.
+    pub reports: Vec<Report>,
+    /// Whether all was awaited that could come: else what is missing is not lost.
+    pub is_complete: bool,
+}
+
+impl Evidence<'_> {
+    /// The verdict.
+    pub fn check(self) -> Check {
+        let Self { options, topology, counts, redelivered, reports, is_complete } = self;
+        let mut published: BTreeMap<usize, u64> = BTreeMap::new();
+        let mut views: BTreeMap<(usize, usize), Vec<Lane>> = BTreeMap::new();
+        let mut faults = Faults::default();
+        let mut is_by_key = false;
+        for report in reports {
+            faults.foreign += report.corrupted;
+            published.extend(report.published.iter().map(|&(index, count)| (usize::from(index), count)));
+            for ((queue, producer), lane) in report.lanes {
+                // Where a trace has the keys, nobody knows which queue a message comes to: all are one.
+                is_by_key |= lane.readers() == Readers::Several && topology.readers_of(queue, options.sinks()) == 1;
+                let queue = if is_by_key { 0 } else { queue };
+                views.entry((queue, producer)).or_default().push(lane);
+            }
+        }
+        if options.sinks() > 0 && options.producers > 0 && !options.workload.is_churn() {
+            let queues = if is_by_key { 1 } else { topology.queues.len() };
+            for (&producer, &count) in &published {
+                for queue in 0..queues {
+                    match views.remove(&(queue, producer)) {
+                        Some(lanes) => faults.add(sequence::finish(lanes, count)),
+                        None if is_by_key => faults.lost += count,
+                        None => faults.lost += topology.progression(queue).count_below(count),
+                    }
+                }
+            }
+        }
+        for (_, lanes) in views {
+            faults.add(sequence::finish(lanes, 0));
+        }
+        // What no queue has got is not lost, but refused or returned.
+        let mut lost = faults.lost.saturating_sub((counts.refused + counts.returned) * topology.copies);
+        lost += counts.requeued.saturating_sub(redelivered);
+        if options.workload == Workload::Rpc {
+            lost += counts.received.saturating_sub(counts.operations);
+        }
+        Check {
+            totals: counts,
+            lost: if is_complete { lost } else { 0 },
+            duplicated: faults.duplicated,
+            reordered: faults.reordered,
+            corrupted: faults.foreign,
+        }
+    }
+}
+
+/// Messages that are under way: published and not yet received, or given back and not yet come again.
+pub fn under_way(totals: Totals, options: &RunOptions, topology: &Topology) -> u64 {
+    let Totals { published, received, requeued, not_taken, operations, .. } = totals;
+    if options.producers == 0 || options.workload.is_churn() || options.consumers == 0 {
+        return 0;
+    }
+    let expected = published.saturating_sub(not_taken) * topology.copies + requeued;
+    let replies = if options.workload == Workload::Rpc { received.saturating_sub(operations) } else { 0 };
+    expected.saturating_sub(received) + replies
+}

@@ -1,0 +1,102 @@
+//! What is compared: quantiles of a histogram, rates, messages for each CPU second of the broker.
+
+use crate::result::Counts;
+use crate::result::quantile::{self, QUANTILES};
+use crate::units::{duration_text, rate_text};
+
+/// One line of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Metric {
+    /// By name, such as `p99.9`, and as a fraction.
+    Quantile(String, f64),
+    /// The longest.
+    Max,
+    /// Of all latencies.
+    Mean,
+    /// Of what the scenario is about: received, else operations, confirmed, published.
+    Rate,
+    /// Messages published a second.
+    Published,
+    /// Messages confirmed a second.
+    Confirmed,
+    /// Messages received a second.
+    Received,
+    /// Operations a second.
+    Operations,
+    /// As [`Metric::Rate`], for each second of the broker's CPU time.
+    PerCpuSecond,
+}
+
+impl Metric {
+    /// Of every table, as far as there are numbers.
+    pub fn all() -> Vec<Self> {
+        let quantiles = QUANTILES.iter().map(|(name, quantile)| Self::Quantile((*name).to_owned(), *quantile));
+        let others = [
+            Self::Max,
+            Self::Mean,
+            Self::Rate,
+            Self::Published,
+            Self::Confirmed,
+            Self::Received,
+            Self::Operations,
+            Self::PerCpuSecond,
+        ];
+        quantiles.chain(others).collect()
+    }
+
+    /// As in conditions; `None` where there is none of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "max" => Self::Max,
+            "mean" => Self::Mean,
+            "rate" => Self::Rate,
+            "published" => Self::Published,
+            "confirmed" => Self::Confirmed,
+            "received" => Self::Received,
+            "operations" => Self::Operations,
+            "per-cpu" => Self::PerCpuSecond,
+            _ => Self::Quantile(name.to_owned(), quantile::from_name(name)?),
+        })
+    }
+
+    /// As in conditions and tables.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Quantile(name, _) => name,
+            Self::Max => "max",
+            Self::Mean => "mean",
+            Self::Rate => "rate",
+            Self::Published => "published",
+            Self::Confirmed => "confirmed",
+            Self::Received => "received",
+            Self::Operations => "operations",
+            Self::PerCpuSecond => "per-cpu",
+        }
+    }
+
+    /// The unit to be said beside the name; empty where values carry it.
+    pub fn unit(&self) -> &'static str {
+        match self {
+            Self::Quantile(..) | Self::Max | Self::Mean => "",
+            _ => " /s",
+        }
+    }
+
+    /// Whether it is a time, in nanoseconds: less is better. Of the others more is better.
+    pub fn is_latency(&self) -> bool {
+        matches!(self, Self::Quantile(..) | Self::Max | Self::Mean)
+    }
+
+    /// A value for people.
+    pub fn text(&self, value: f64) -> String {
+        if self.is_latency() { duration_text(value) } else { rate_text(value) }
+    }
+}
+
+/// Which count a scenario is about.
+pub fn primary(counts: Counts) -> u64 {
+    [counts.received, counts.operations, counts.confirmed, counts.published]
+        .into_iter()
+        .find(|&count| count > 0)
+        .unwrap_or(0)
+}

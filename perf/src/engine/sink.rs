@@ -1,0 +1,379 @@
+//! One channel that receives: from consumers, by `basic.get`, as a server or a client of RPC.
+
+use std::collections::VecDeque;
+
+use fastrand::Rng;
+use lepus::protocol::content::put_content;
+use lepus::protocol::method::{Method, basic};
+use lepus::protocol::properties::{ContentHeader, Properties};
+
+use crate::client::ClientError;
+use crate::clock::nanos;
+use crate::engine::Shared;
+use crate::engine::link::Delivery;
+use crate::engine::receiving::{Received, Receiving};
+use crate::options::{RunOptions, Workload};
+use crate::recorder::Recorder;
+use crate::sequence::{Lane, Progression, Readers};
+use crate::stamp::Stamp;
+use crate::topology::NO_ARGUMENTS;
+
+/// How long acknowledgements may wait for others, in nanoseconds.
+const ACKNOWLEDGE_AFTER_NANOS: u64 = 50_000_000;
+/// A consumer that works at messages takes so many beforehand at most.
+const WORK_MAX: usize = 65_536;
+/// Where nothing is acknowledged, one that works at messages takes so much of them beforehand, in nanoseconds.
+const WORK_AHEAD_NANOS: u64 = 20_000_000;
+/// Producers of an earlier run whose messages are told apart.
+const EARLIER_PRODUCERS_MAX: usize = 64;
+
+/// How it comes to its messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Consumers.
+    Consume,
+    /// `basic.get`, one after the other.
+    Get,
+    /// Consumers, and each message is answered.
+    Serve,
+    /// Replies to requests, on this queue.
+    Replies(String),
+}
+
+/// See the module's documentation.
+pub struct Sink {
+    /// Its channel.
+    pub channel: u16,
+    /// How it comes to messages.
+    pub mode: Mode,
+    /// Consumers that the broker has started.
+    pub consumers_started: usize,
+    /// Messages that came and were none of this run's, or not as they were sent.
+    pub corrupted: u64,
+    /// Numbers of its queues in the run.
+    pub queues: Vec<usize>,
+    names: Vec<String>,
+    no_ack: bool,
+    ack_every: u64,
+    nack_share: f64,
+    requeue: bool,
+    processing: Option<u64>,
+    measures_response: bool,
+    measures_service: bool,
+    random: Rng,
+    receiving: Receiving,
+    /// Index of the queue of the message that is being received.
+    queue: usize,
+    delivery_tag: u64,
+    is_redelivered: bool,
+    reply_to: Vec<u8>,
+    /// By queue, then by producer.
+    lanes: Vec<Option<Box<Lane>>>,
+    producers: usize,
+    readers: Vec<(Progression, Readers)>,
+    unacknowledged: u64,
+    unacknowledged_since: u64,
+    last_tag: u64,
+    /// Messages that are worked at: when that is done, and their tags.
+    work: VecDeque<(u64, u64)>,
+    work_done_at: u64,
+    get_sent_at: Option<u64>,
+    get_next_at: u64,
+    polling_nanos: u64,
+    pub(super) has_begun: bool,
+}
+
+impl Sink {
+    /// Nothing has come yet. `number` is its own among all of the run.
+    pub fn new(shared: &Shared, number: usize, channel: u16, mode: Mode) -> Self {
+        let (options, topology) = (&shared.options, &shared.topology);
+        let (queues, names) = match &mode {
+            Mode::Replies(queue) => (vec![0], vec![queue.clone()]),
+            _ => {
+                let queues = topology.queues_of(number, options.sinks());
+                let names = queues.iter().map(|&queue| topology.queues[queue].clone()).collect();
+                (queues, names)
+            }
+        };
+        let producers = if options.producers > 0 { options.sources() } else { EARLIER_PRODUCERS_MAX };
+        let has_keys = topology.copies == 1 && shared.trace.iter().flatten().any(|line| line.routing_key.is_some());
+        let readers = |&queue: &usize| match topology.readers_of(queue, options.sinks()) {
+            _ if options.producers == 0 => (Progression { first: 0, stride: 1 }, Readers::Unknown),
+            // Which queue a key leads to is the user's affair.
+            _ if has_keys => (Progression { first: 0, stride: 1 }, Readers::Several),
+            1 => (topology.progression(queue), Readers::One),
+            _ => (topology.progression(queue), Readers::Several),
+        };
+        Self {
+            channel,
+            consumers_started: 0,
+            corrupted: 0,
+            readers: queues.iter().map(readers).collect(),
+            lanes: vec![None; queues.len() * producers],
+            producers,
+            queues,
+            names,
+            no_ack: options.auto_ack || matches!(mode, Mode::Replies(_)),
+            ack_every: options.multi_ack_every,
+            nack_share: options.nack_share,
+            requeue: options.requeue,
+            processing: options.processing().map(nanos),
+            measures_response: options.is_open_loop(),
+            measures_service: measures_service(options),
+            random: Rng::with_seed(options.seed ^ ((number as u64 + 1) << 20)),
+            receiving: Receiving::new(mode == Mode::Serve),
+            mode,
+            queue: 0,
+            delivery_tag: 0,
+            is_redelivered: false,
+            reply_to: Vec::new(),
+            unacknowledged: 0,
+            unacknowledged_since: 0,
+            last_tag: 0,
+            work: VecDeque::new(),
+            work_done_at: 0,
+            get_sent_at: None,
+            get_next_at: 0,
+            polling_nanos: options.polling_interval * 1000,
+            has_begun: false,
+        }
+    }
+
+    /// Starts its consumers, where it has any.
+    pub fn begin(&mut self, output: &mut Vec<u8>) {
+        self.has_begun = true;
+        if self.mode == Mode::Get {
+            return;
+        }
+        for (tag, queue) in self.names.iter().enumerate() {
+            let tag = tag.to_string();
+            let consume = basic::Consume {
+                queue: queue.as_bytes(),
+                consumer_tag: tag.as_bytes(),
+                no_local: false,
+                no_ack: self.no_ack,
+                exclusive: false,
+                no_wait: false,
+                arguments: NO_ARGUMENTS,
+            };
+            Method::BasicConsume(consume).put(output, self.channel);
+        }
+    }
+
+    /// Whether all of its consumers are started.
+    pub fn is_ready(&self) -> bool {
+        self.mode == Mode::Get || self.consumers_started >= self.names.len()
+    }
+
+    /// `basic.deliver`.
+    #[inline]
+    pub fn handle_deliver(&mut self, consumer_tag: &[u8], delivery_tag: u64, is_redelivered: bool) {
+        self.queue = if self.queues.len() == 1 { 0 } else { queue_of(consumer_tag) };
+        self.delivery_tag = delivery_tag;
+        self.is_redelivered = is_redelivered;
+    }
+
+    /// A delivery that is there whole; [`Sink::finish_message`] is to follow.
+    #[inline]
+    pub fn handle_delivery(&mut self, delivery: &Delivery<'_>, now: u64, recorder: &mut Recorder) {
+        self.handle_deliver(delivery.consumer_tag, delivery.delivery_tag, delivery.is_redelivered);
+        match Receiving::received_whole(delivery.body, now) {
+            Received::Message(stamp) => self.handle_stamp(stamp, delivery.body.len(), now, recorder),
+            Received::Corrupted => self.corrupted += 1,
+        }
+    }
+
+    /// `basic.get-ok`.
+    pub fn handle_get_ok(&mut self, get_ok: &basic::GetOk<'_>, now: u64, recorder: &mut Recorder) {
+        self.delivery_tag = get_ok.delivery_tag;
+        self.is_redelivered = get_ok.redelivered;
+        self.end_get(now, recorder);
+    }
+
+    /// `basic.get-empty`: the next queue is asked after a while.
+    pub fn handle_get_empty(&mut self, now: u64, recorder: &mut Recorder) {
+        self.end_get(now, recorder);
+        self.get_next_at = now + self.polling_nanos;
+        self.queue = (self.queue + 1) % self.names.len();
+    }
+
+    fn end_get(&mut self, now: u64, recorder: &mut Recorder) {
+        if let Some(sent_at) = self.get_sent_at.take() {
+            recorder.round_trip(now - sent_at);
+        }
+    }
+
+    /// A content header. Returns whether that was the whole message.
+    ///
+    /// # Errors
+    /// Where a request cannot be read.
+    #[inline]
+    pub fn handle_header(&mut self, header: &ContentHeader<'_>) -> Result<bool, ClientError> {
+        if self.mode == Mode::Serve {
+            let properties =
+                Properties::decode(header.properties).map_err(|fault| ClientError::Malformed(fault.into()))?;
+            self.reply_to.clear();
+            self.reply_to.extend_from_slice(properties.reply_to.unwrap_or_default());
+        }
+        let is_whole = self.receiving.begin(header.body_size);
+        self.corrupted += u64::from(is_whole);
+        Ok(is_whole)
+    }
+
+    /// Some of a body. Returns whether the message is whole.
+    #[inline]
+    pub fn handle_body(&mut self, part: &[u8], now: u64, recorder: &mut Recorder) -> bool {
+        match self.receiving.push(part, now) {
+            None => return false,
+            Some(Received::Message(stamp)) => self.handle_stamp(stamp, part.len(), now, recorder),
+            Some(Received::Corrupted) => self.corrupted += 1,
+        }
+        true
+    }
+
+    #[inline]
+    fn handle_stamp(&mut self, stamp: Stamp, part_octets: usize, now: u64, recorder: &mut Recorder) {
+        if let Mode::Replies(_) = self.mode {
+            let since = if self.measures_response { stamp.intended } else { stamp.sent() };
+            recorder.round_trip(now.saturating_sub(since));
+            return;
+        }
+        if self.is_redelivered {
+            recorder.redelivered += 1;
+            return;
+        }
+        let producer = usize::from(stamp.producer);
+        let Some(lane) =
+            self.lanes.get_mut(self.queue * self.producers + producer).filter(|_| producer < self.producers)
+        else {
+            self.corrupted += 1;
+            return;
+        };
+        let (progression, readers) = self.readers[self.queue];
+        lane.get_or_insert_with(|| Box::new(Lane::new(progression, readers))).receive(stamp.sequence);
+        if self.measures_service && (stamp.intended > 0 || part_octets >= crate::stamp::STAMP_OCTETS) {
+            let response = self.measures_response.then(|| now.saturating_sub(stamp.intended));
+            recorder.received(response, now.saturating_sub(stamp.sent()));
+        }
+    }
+
+    /// A message is whole: it is answered, counted, and settled now or when the work at it is done.
+    #[inline]
+    pub fn finish_message(&mut self, now: u64, recorder: &mut Recorder, output: &mut Vec<u8>, frame_octets_max: usize) {
+        match self.mode {
+            Mode::Replies(_) => {
+                recorder.counts.operations += 1;
+                return;
+            }
+            Mode::Serve => {
+                let (exchange, routing_key) = (&b""[..], &self.reply_to[..]);
+                let reply = basic::Publish { exchange, routing_key, mandatory: false, immediate: false };
+                Method::BasicPublish(reply).put(output, self.channel);
+                put_content(output, self.channel, &[0, 0], &self.receiving.body, frame_octets_max);
+            }
+            Mode::Consume | Mode::Get => {}
+        }
+        recorder.counts.received += 1;
+        if let Some(processing) = self.processing {
+            self.work_done_at = self.work_done_at.max(now) + processing;
+            self.work.push_back((self.work_done_at, self.delivery_tag));
+        } else if !self.no_ack {
+            self.settle(self.delivery_tag, now, recorder, output);
+        }
+    }
+
+    #[inline]
+    fn settle(&mut self, tag: u64, now: u64, recorder: &mut Recorder, output: &mut Vec<u8>) {
+        if self.nack_share > 0.0 && self.random.f64() < self.nack_share {
+            Method::BasicNack(basic::Nack { delivery_tag: tag, multiple: false, requeue: self.requeue })
+                .put(output, self.channel);
+            recorder.counts.requeued += u64::from(self.requeue);
+            return;
+        }
+        if self.unacknowledged == 0 {
+            self.unacknowledged_since = now;
+        }
+        self.unacknowledged += 1;
+        self.last_tag = tag;
+        if self.unacknowledged >= self.ack_every {
+            self.acknowledge(recorder, output);
+        }
+    }
+
+    /// Acknowledges what is done and not yet acknowledged.
+    fn acknowledge(&mut self, recorder: &mut Recorder, output: &mut Vec<u8>) {
+        if self.unacknowledged > 0 {
+            let ack = basic::Ack { delivery_tag: self.last_tag, multiple: self.unacknowledged > 1 };
+            Method::BasicAck(ack).put(output, self.channel);
+            recorder.counts.acknowledged += self.unacknowledged;
+            self.unacknowledged = 0;
+        }
+    }
+
+    /// Does what is due at `now`. `is_over`: everything. `is_draining`: work takes no time any more. Returns when there is
+    /// more to do.
+    pub fn advance(
+        &mut self,
+        now: u64,
+        is_draining: bool,
+        is_over: bool,
+        recorder: &mut Recorder,
+        output: &mut Vec<u8>,
+    ) -> u64 {
+        if is_draining {
+            self.processing = None;
+        }
+        while let Some(&(done_at, tag)) = self.work.front()
+            && (done_at <= now || is_draining || is_over)
+        {
+            self.work.pop_front();
+            if !self.no_ack {
+                self.settle(tag, now, recorder, output);
+            }
+        }
+        let mut next = self.work.front().map_or(u64::MAX, |&(done_at, _)| done_at);
+        if self.unacknowledged > 0 {
+            let until = self.unacknowledged_since + ACKNOWLEDGE_AFTER_NANOS;
+            if until <= now || is_over {
+                self.acknowledge(recorder, output);
+            } else {
+                next = next.min(until);
+            }
+        }
+        if self.mode == Mode::Get && self.has_begun && self.get_sent_at.is_none() && !is_over {
+            let is_busy = self.work.front().map(|&(done_at, _)| done_at);
+            match is_busy {
+                Some(done_at) => next = next.min(done_at),
+                None if self.get_next_at > now => next = next.min(self.get_next_at),
+                None => {
+                    let queue = self.names[self.queue].as_bytes();
+                    Method::BasicGet(basic::Get { queue, no_ack: self.no_ack }).put(output, self.channel);
+                    self.get_sent_at = Some(now);
+                }
+            }
+        }
+        next
+    }
+
+    /// Whether it has so much to work at that it takes nothing more for now.
+    pub fn is_busy(&self, now: u64) -> bool {
+        self.work.len() > WORK_MAX || self.no_ack && self.work_done_at > now + WORK_AHEAD_NANOS && !self.work.is_empty()
+    }
+
+    /// What it has seen of each queue and producer.
+    pub fn into_lanes(self) -> impl Iterator<Item = ((usize, usize), Lane)> {
+        let Self { lanes, producers, queues, .. } = self;
+        let name = move |index: usize| (queues[index / producers], index % producers);
+        lanes.into_iter().enumerate().filter_map(move |(index, lane)| Some((name(index), *lane?)))
+    }
+}
+
+fn measures_service(options: &RunOptions) -> bool {
+    options.producers > 0 && options.workload != Workload::Backlog
+}
+
+/// The queue's index, which we have made the consumer tag.
+#[inline]
+fn queue_of(consumer_tag: &[u8]) -> usize {
+    consumer_tag.iter().fold(0, |index, digit| index * 10 + usize::from(digit.wrapping_sub(b'0')))
+}

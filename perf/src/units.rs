@@ -1,0 +1,110 @@
+//! How numbers are written for people: three digits and a unit.
+
+/// Name of a unit of time and how many nanoseconds it has.
+pub type Unit = (&'static str, f64);
+
+const UNITS: [Unit; 4] = [("ns", 1.0), ("µs", 1e3), ("ms", 1e6), ("s", 1e9)];
+
+/// The unit that a duration is written in.
+pub fn unit_of(nanos: f64) -> Unit {
+    // A value that would be rounded to 1000 belongs to the next.
+    UNITS.into_iter().rev().find(|(_, size)| nanos.abs() >= size * 0.9995).unwrap_or(UNITS[0])
+}
+
+/// `1.23 ms`.
+pub fn duration_text(nanos: f64) -> String {
+    let unit = unit_of(nanos);
+    format!("{} {}", number_in(nanos, unit), unit.0)
+}
+
+/// The number alone, in a given unit.
+pub fn number_in(nanos: f64, (name, size): Unit) -> String {
+    if name == "ns" { format!("{nanos:.0}") } else { three_digits(nanos / size) }
+}
+
+/// Three significant digits; all of them before the decimal point.
+pub fn three_digits(value: f64) -> String {
+    let size = value.abs();
+    let decimals = if size < 9.995 { 2 } else { usize::from(size < 99.95) };
+    format!("{value:.decimals$}")
+}
+
+/// `12.3k`, `1.23M`.
+pub fn rate_text(rate: f64) -> String {
+    let size = rate.abs();
+    if size < 999.5 {
+        if size < 99.95 && size.fract() != 0.0 { three_digits(rate) } else { format!("{rate:.0}") }
+    } else if size < 999_500.0 {
+        format!("{}k", three_digits(rate / 1e3))
+    } else {
+        format!("{}M", three_digits(rate / 1e6))
+    }
+}
+
+/// `5ms`, `1.5 s`, `200us`, in nanoseconds; `None` where it is no duration with its unit.
+pub fn parse_duration(text: &str) -> Option<f64> {
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, unit) = text.split_at(split);
+    let size = match unit.trim() {
+        "ns" => 1.0,
+        "us" | "µs" | "μs" => 1e3,
+        "ms" => 1e6,
+        "s" => 1e9,
+        "min" => 60e9,
+        _ => return None,
+    };
+    Some(number.parse::<f64>().ok()? * size)
+}
+
+/// `100k`, `1.5M/s`, `20000`; `None` where it is no rate.
+pub fn parse_rate(text: &str) -> Option<f64> {
+    let text = text.trim();
+    let text = text.strip_suffix("/s").unwrap_or(text);
+    let (number, factor) = match text.chars().last()? {
+        'k' | 'K' => (&text[..text.len() - 1], 1e3),
+        'M' => (&text[..text.len() - 1], 1e6),
+        _ => (text, 1.0),
+    };
+    let rate = number.trim().parse::<f64>().ok()? * factor;
+    (rate.is_finite() && rate >= 0.0).then_some(rate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (nanos, text) in [
+            (0.0, "0 ns"),
+            (999.0, "999 ns"),
+            (1_000.0, "1.00 µs"),
+            (12_345.0, "12.3 µs"),
+            (123_456.0, "123 µs"),
+            (999_999.0, "1.00 ms"),
+            (9_996_000.0, "10.0 ms"),
+            (1_234_567_890.0, "1.23 s"),
+            (3_600e9, "3600 s"),
+        ] {
+            assert_eq!(duration_text(nanos), text);
+        }
+        for (text, nanos) in
+            [("5ms", Some(5e6)), ("1.5 s", Some(1.5e9)), ("200us", Some(2e5)), ("5", None), ("ms", None)]
+        {
+            assert_eq!(parse_duration(text), nanos, "{text}");
+        }
+    }
+
+    #[test]
+    fn rates() {
+        for (rate, text) in [(0.0, "0"), (2.5, "2.50"), (999.0, "999"), (20_000.0, "20.0k"), (999_900.0, "1.00M")] {
+            assert_eq!(rate_text(rate), text);
+        }
+        for (text, rate) in
+            [("100k", Some(1e5)), ("1.5M/s", Some(1.5e6)), ("20000", Some(2e4)), ("x", None), ("-1", None)]
+        {
+            assert_eq!(parse_rate(text), rate, "{text}");
+        }
+    }
+}
