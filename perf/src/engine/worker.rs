@@ -208,7 +208,7 @@ async fn producer(context: &Rc<Context>, mut client: Client, index: usize) -> Re
     let (shared, options) = (&context.shared, &context.shared.options);
     let channels = options.producer_channel_count;
     let (mut sources, mut sinks) = (Vec::new(), Vec::new());
-    for channel in CHANNEL..CHANNEL + channels {
+    for channel in CHANNEL..=channels {
         if channel > CHANNEL {
             client.open_channel(channel).await?;
         }
@@ -258,7 +258,7 @@ async fn consumer(context: &Rc<Context>, mut client: Client, index: usize) -> Re
     let (shared, options) = (&context.shared, &context.shared.options);
     let channels = options.consumer_channel_count;
     let mut sinks = Vec::new();
-    for channel in CHANNEL..CHANNEL + channels {
+    for channel in CHANNEL..=channels {
         if channel > CHANNEL {
             client.open_channel(channel).await?;
         }
