@@ -56,7 +56,7 @@ pub struct RunOptions {
 }
 
 /// Options that say where a workload runs, not what it is.
-const PLACES: [&str; 4] = ["uri", "broker-pid", "cores", "keep"];
+const PLACES: [&str; 6] = ["uri", "broker-pid", "cores", "threads", "spin", "keep"];
 
 impl RunOptions {
     /// From words as on the command line: `-x`, `2`, `--rate=20000`. They are checked.
@@ -288,6 +288,11 @@ pub struct RunArguments {
     /// Cores to run on, as 1 or 0,2-3: one thread on each
     #[arg(long, value_name = "LIST")]
     pub cores: Option<CoreList>,
+    /// With --cores: look for work for so long before going to sleep. Waking up takes tens of microseconds, which send lags
+    /// and receipts include; a core that hardly sleeps does not have them, but is busy [default: 300, or 0 where the
+    /// broker may run on these cores]
+    #[arg(long, value_name = "MICROSECONDS", requires = "cores")]
+    pub spin: Option<u64>,
     /// Process of the broker, whose CPU time and memory are reported [default: whoever listens, where it is on this machine]
     #[arg(long, value_name = "PID")]
     pub broker_pid: Option<u32>,
