@@ -343,6 +343,13 @@ impl RunArguments {
         Some(profile.after_warm_up(self.warmup().as_secs_f64()))
     }
 
+    /// The wanted rate, on average over the measured time; `None` where the loop is closed, or a trace is played.
+    pub fn mean_rate(&self) -> Option<f64> {
+        let ramp = self.ramp.map(|Ramp { from, to }| f64::midpoint(from, to));
+        let profile = self.rate_profile.as_ref().map(|profile| profile.messages() / profile.seconds());
+        self.rate.or(ramp).or(profile)
+    }
+
     /// Whether messages have times at which they are to be sent.
     pub fn is_open_loop(&self) -> bool {
         self.rate.is_some() || self.ramp.is_some() || self.rate_profile.is_some() || self.trace.is_some()
@@ -458,6 +465,7 @@ mod tests {
             (other.rate, other.auto_ack, other.producers, other.uri[0].host.as_str()),
             (Some(70.0), false, 2, "h")
         );
+        assert_eq!(parse("--rate-profile 10@1,10-30@1").map(|options| options.mean_rate()), Ok(Some(15.0)));
         assert!(options.with("rate", "x").is_err() && options.with("nothing", "1").is_err());
     }
 

@@ -457,7 +457,7 @@ impl<'r> Measurement<'r> {
             target: self.target(),
             round: self.labels.round,
             workload: options.workload(),
-            rate: options.rate,
+            rate: options.mean_rate(),
             seed: options.seed,
             started_unix_millis,
             client_cores: options.cores.as_ref().map(|cores| cores.0.clone()).unwrap_or_default(),
