@@ -22,6 +22,8 @@ pub enum Fault {
     None,
     /// Before it takes this one it does nothing for so long.
     Stall(u64, Duration),
+    /// Before it takes this one it tells publishers to stop, for so long.
+    Block(u64, Duration),
     /// It forgets this one.
     Drop(u64),
     /// It delivers this one twice.
@@ -156,6 +158,11 @@ impl Connection {
         let confirmed = Method::BasicAck(basic::Ack { delivery_tag: number + 1, multiple: false });
         match self.fault {
             Fault::Stall(at, time) if at == number => thread::sleep(time),
+            Fault::Block(at, time) if at == number => {
+                self.answer(0, &Method::ConnectionBlocked(connection::Blocked { reason: b"low on patience" }))?;
+                thread::sleep(time);
+                self.answer(0, &Method::ConnectionUnblocked(connection::Unblocked {}))?;
+            }
             Fault::Drop(at) if at == number => return self.answer(channel, &confirmed),
             Fault::Double(at) if at == number => consumer.deliver(&body),
             Fault::Swap(at) if at == number => {
