@@ -71,6 +71,7 @@ impl Profile {
     }
 
     /// With so many seconds of the first rate before it.
+    #[must_use]
     pub fn after_warm_up(&self, seconds: f64) -> Self {
         let first = self.segments[0].from;
         let rows: Vec<_> =
@@ -275,7 +276,7 @@ mod tests {
         {
             assert!((count(from, to) - expected).abs() <= 1, "{from} to {to}: {}", count(from, to));
         }
-        assert_eq!(Profile::ramp(10.0, 30.0, 2.0).after_warm_up(1.0).messages(), 50.0);
+        assert!((Profile::ramp(10.0, 30.0, 2.0).after_warm_up(1.0).messages() - 50.0).abs() < 1e-9);
         for text in ["", "5", "x@1", "5@0", "0@5", "5@1,", "5-@1"] {
             assert!(text.parse::<Profile>().is_err(), "{text}");
         }

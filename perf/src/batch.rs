@@ -131,16 +131,13 @@ impl Batch {
             }
             let content = Arc::clone(&self.content);
             let route = &content.routes[self.made % keys];
-            match &mut self.trace {
-                Some(trace) => {
-                    let Some(line) = trace.next() else { return };
-                    let size = line.size.unwrap_or_else(|| content.sizes.draw(&mut self.random));
-                    self.put(&content, line.routing_key.as_ref().unwrap_or(&route.key), route, size);
-                }
-                None => {
-                    let size = content.sizes.draw(&mut self.random);
-                    self.put(&content, &route.key, route, size);
-                }
+            if let Some(trace) = &mut self.trace {
+                let Some(line) = trace.next() else { return };
+                let size = line.size.unwrap_or_else(|| content.sizes.draw(&mut self.random));
+                self.put(&content, line.routing_key.as_ref().unwrap_or(&route.key), route, size);
+            } else {
+                let size = content.sizes.draw(&mut self.random);
+                self.put(&content, &route.key, route, size);
             }
         }
     }

@@ -7,8 +7,7 @@ use crate::machine::cores_of_status;
 
 /// The process that listens at this address, where it is one of this machine and visible to us.
 pub fn listener(address: SocketAddr) -> Option<u32> {
-    let is_local = address.ip().is_loopback() || std::net::UdpSocket::bind((address.ip(), 0)).is_ok();
-    if !is_local {
+    if !is_local(address) {
         return None;
     }
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
@@ -26,6 +25,11 @@ pub fn listener(address: SocketAddr) -> Option<u32> {
     };
     // A parent that has handed the socket down holds it too: the youngest serves.
     pids.filter(holds).max()
+}
+
+/// Whether an address is one of this machine.
+pub fn is_local(address: SocketAddr) -> bool {
+    address.ip().is_loopback() || std::net::UdpSocket::bind((address.ip(), 0)).is_ok()
 }
 
 /// Inodes of sockets that listen at an address, or at all addresses, by one of the kernel's tables.

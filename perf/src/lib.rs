@@ -1,8 +1,11 @@
 //! `lepus-perf`, a load generator for AMQP 0-9-1 brokers: Lepus, RabbitMQ, LavinMQ.
 //!
-//! The way of a run: [`options`] says what is asked for, [`run::measure`] makes it and returns a [`result::Run`]. Inside,
-//! `topology` declares it and `engine` does it. A producer stamps each body with its number and times (`stamp`); a consumer
-//! reads the stamp, checks the order (`sequence`) and records latencies.
+//! The way of a run: [`options`] says what is asked for; [`run::measure`] makes it and returns a [`result::Run`]. It declares what
+//! is needed (`topology`) and starts the threads of the `engine`, one executor on each core; each connection is a task there
+//! (`engine::link`), with channels that publish (`engine::source`) or receive (`engine::sink`). [`arrivals`] says when a
+//! message is due, `batch` has it encoded, `stamp` marks its body with its number, times and checksum; whoever receives it reads
+//! the stamp, checks the order (`sequence`) and records latencies (`recorder`). Each second the threads send what they have
+//! to the one that watches, `run`; in the end `check` brings together what was sent and what was received.
 //!
 //! Several runs: a [`campaign`] makes them one after the other, shows them in a [`view`] and collects them. [`run_command`],
 //! [`sweep`] (whose search is [`search`]), [`versus`] and [`suite`] say which. [`final_table`] and [`rounds_table`] are what
@@ -13,7 +16,7 @@
 //!
 //! * Latency under a rate is measured from when a message *should have been* sent: a broker that stalls cannot hide it.
 //! * Nothing is allocated per message.
-//! * A message that is lost, doubled or out of order makes the exit code non-zero.
+//! * Whether messages were lost, doubled, out of order or damaged is checked in every run.
 #![allow(clippy::doc_markdown, reason = "RabbitMQ and LavinMQ are names, not code")]
 
 pub mod arrivals;
@@ -36,6 +39,7 @@ pub mod html;
 pub mod interrupt;
 pub mod machine;
 pub mod objective;
+mod option_values;
 pub mod options;
 pub mod output_options;
 pub mod plot;

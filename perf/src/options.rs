@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, FromArgMatches, Parser, ValueEnum};
-
-use lepus::protocol::field_value::FieldValue;
+use clap::{ArgMatches, Args, FromArgMatches, Parser};
 
 use crate::arrivals::{Process, Profile};
+pub use crate::option_values::{CoreList, ExchangeKind, MessageFlag, QueueArgument, Ramp, Workload};
 use crate::sizes::Sizes;
 use crate::stamp::STAMP_OCTETS;
 use crate::uri::AmqpUri;
@@ -27,7 +26,7 @@ pub struct RunOptions {
 }
 
 /// Options that say where a workload runs, not what it is.
-const PLACES: [&str; 4] = ["uri", "broker-pid", "cores", "keep"];
+const PLACES: [&str; 6] = ["uri", "broker-pid", "cores", "threads", "spin", "keep"];
 
 impl RunOptions {
     /// From words as on the command line: `-x`, `2`, `--rate=20000`. They are checked.
@@ -264,142 +263,17 @@ pub struct RunArguments {
     /// Cores to run on, as 1 or 0,2-3: one thread on each
     #[arg(long, value_name = "LIST")]
     pub cores: Option<CoreList>,
+    /// With --cores: look for work for so long before going to sleep. Waking up takes tens of microseconds, which send lags
+    /// and receipts include; a core that hardly sleeps does not have them, but is busy [default: 300, or 0 where the
+    /// broker may run on these cores]
+    #[arg(long, value_name = "MICROSECONDS", requires = "cores")]
+    pub spin: Option<u64>,
     /// Process of the broker, whose CPU time and memory are reported [default: whoever listens, where it is on this machine]
     #[arg(long, value_name = "PID")]
     pub broker_pid: Option<u32>,
     /// Leave queues, and what is in them, behind
     #[arg(long)]
     pub keep: bool,
-}
-
-/// What is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Workload {
-    /// Producers publish, consumers consume.
-    Messages,
-    /// Clients send requests and await replies, servers answer.
-    Rpc,
-    /// Consumers ask for each message by basic.get.
-    Get,
-    /// First --count messages are published, then they are consumed.
-    Backlog,
-    /// Connections are opened and closed, with a channel.
-    ConnectionChurn,
-    /// Channels are opened and closed.
-    ChannelChurn,
-    /// Queues are declared and deleted.
-    QueueChurn,
-    /// Bindings are made and removed.
-    BindingChurn,
-}
-
-impl Workload {
-    /// Whether operations are done instead of messages sent.
-    pub fn is_churn(self) -> bool {
-        matches!(self, Self::ConnectionChurn | Self::ChannelChurn | Self::QueueChurn | Self::BindingChurn)
-    }
-}
-
-/// Two rates.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ramp {
-    /// At first.
-    pub from: f64,
-    /// In the end.
-    pub to: f64,
-}
-
-impl std::str::FromStr for Ramp {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let rate = |text: &str| text.parse::<f64>().ok().filter(|rate| *rate > 0.0 && rate.is_finite());
-        let rates = text.split_once(':').and_then(|(from, to)| Some(Self { from: rate(from)?, to: rate(to)? }));
-        rates.ok_or("two rates, such as 1000:50000")
-    }
-}
-
-/// One argument of a queue.
-#[derive(Clone, Debug, PartialEq)]
-pub struct QueueArgument {
-    /// Such as `x-queue-type`.
-    pub name: String,
-    /// Numbers and true, false as such; the rest as text.
-    pub value: FieldValue,
-}
-
-impl std::str::FromStr for QueueArgument {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (name, value) = text.split_once('=').ok_or("KEY=VALUE")?;
-        if name.is_empty() || name.len() > 255 {
-            return Err("a key has 1 to 255 octets");
-        }
-        let value = match (value.parse::<i64>(), value) {
-            (Ok(number), _) => FieldValue::I64(number),
-            (_, "true" | "false") => FieldValue::Bool(value == "true"),
-            _ => FieldValue::from(value),
-        };
-        Ok(Self { name: name.to_owned(), value })
-    }
-}
-
-/// Flags of messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum MessageFlag {
-    /// Delivery mode 2.
-    Persistent,
-    /// What reaches no queue is returned, and counted.
-    Mandatory,
-}
-
-/// Types of exchanges.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ExchangeKind {
-    /// To the queue that is bound with the key; the keys rotate.
-    Direct,
-    /// To all queues.
-    Fanout,
-    /// To the queue whose pattern matches.
-    Topic,
-    /// To the queue whose headers match.
-    Headers,
-}
-
-impl ExchangeKind {
-    /// As AMQP spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Fanout => "fanout",
-            Self::Topic => "topic",
-            Self::Headers => "headers",
-        }
-    }
-}
-
-/// Numbers and ranges of cores.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CoreList(pub Vec<usize>);
-
-impl std::str::FromStr for CoreList {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const FAULT: &str = "numbers and ranges of cores, such as 0,2-3";
-        let mut cores = Vec::new();
-        for part in text.split(',') {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let number = |text: &str| text.trim().parse::<usize>().map_err(|_| FAULT);
-            let (first, last) = (number(first)?, number(last)?);
-            if first > last || last >= rustix::thread::CpuSet::MAX_CPU {
-                return Err(FAULT);
-            }
-            cores.extend(first..=last);
-        }
-        Ok(Self(cores))
-    }
 }
 
 impl RunArguments {
@@ -442,6 +316,13 @@ impl RunArguments {
             _ => return None,
         };
         Some(profile.after_warm_up(self.warmup().as_secs_f64()))
+    }
+
+    /// The wanted rate, on average over the measured time; `None` where the loop is closed, or a trace is played.
+    pub fn mean_rate(&self) -> Option<f64> {
+        let ramp = self.ramp.map(|Ramp { from, to }| f64::midpoint(from, to));
+        let profile = self.rate_profile.as_ref().map(|profile| profile.messages() / profile.seconds());
+        self.rate.or(ramp).or(profile)
     }
 
     /// Whether messages have times at which they are to be sent.
@@ -495,7 +376,7 @@ impl RunArguments {
             ),
             (!(0.0..=1.0).contains(&self.nack_share), "--nack-share: from 0 to 1"),
             (self.nack_share > 0.0 && self.auto_ack, "--nack-share contradicts --auto-ack"),
-            (self.nack_share == 1.0 && self.requeue, "--nack-share 1 with --requeue would never end"),
+            (self.nack_share > 0.999 && self.requeue, "--nack-share of all with --requeue would never end"),
             (self.bindings.is_some() && !many, "--bindings is for -t topic and -t headers"),
             (self.kind != ExchangeKind::Direct && self.exchange.is_empty(), "-t needs an exchange: -e NAME"),
             (
@@ -559,6 +440,7 @@ mod tests {
             (other.rate, other.auto_ack, other.producers, other.uri[0].host.as_str()),
             (Some(70.0), false, 2, "h")
         );
+        assert_eq!(parse("--rate-profile 10@1,10-30@1").map(|options| options.mean_rate()), Ok(Some(15.0)));
         assert!(options.with("rate", "x").is_err() && options.with("nothing", "1").is_err());
     }
 
@@ -605,14 +487,6 @@ mod tests {
         }
         for line in ["-s 6", "-q 10 -A 10", "-e x -t topic --queues 2 --bindings 4", "-x 0", "-y 0", "-a -q 10 -A 11"] {
             assert!(parse(line).is_ok(), "{line}");
-        }
-    }
-
-    #[test]
-    fn core_lists() {
-        assert_eq!("0,2-4,7".parse(), Ok(CoreList(vec![0, 2, 3, 4, 7])));
-        for text in ["", "a", "1-", "2-1", "99999"] {
-            assert!(text.parse::<CoreList>().is_err(), "{text}");
         }
     }
 }

@@ -32,6 +32,8 @@ const LOOK_UP: Duration = Duration::from_millis(5);
 const SIGNAL_DELAY: Duration = Duration::from_millis(20);
 /// How long nothing may be received while messages are under way; then they are lost.
 const DRAIN_STALL_MAX: Duration = Duration::from_secs(10);
+/// How long a thread that has a core of its own looks for work before it sleeps: longer than waking up takes.
+const SPIN: Duration = Duration::from_micros(300);
 /// How long consumers may take to begin.
 const READY_MAX: Duration = Duration::from_secs(60);
 
@@ -179,10 +181,11 @@ impl<'r> Measurement<'r> {
         let options = &shared.options;
         let (sender, events) = channel();
         let cores = options.cores.as_ref().map(|cores| cores.0.as_slice());
+        let spin = self.spin();
         let mut threads = Vec::new();
         for thread in 0..shared.progress.len() {
             let core = cores.map(|cores| cores[thread]);
-            let started = worker::start(Arc::clone(shared), thread, core, sender.clone());
+            let started = worker::start(Arc::clone(shared), thread, core, spin, sender.clone());
             threads.push(started.map_err(|reason| RunError::System(reason, io::Error::other("see above")))?);
         }
         drop(sender);
@@ -197,6 +200,22 @@ impl<'r> Measurement<'r> {
         }
         self.delete();
         Ok(self.result(started_unix_millis, is_complete && failures.is_empty(), failures))
+    }
+
+    /// How long threads look for work before they sleep: not at all where they might take the broker's cores away.
+    fn spin(&self) -> Duration {
+        let options = &self.shared.options;
+        let Some(cores) = &options.cores else { return Duration::ZERO };
+        if let Some(micros) = options.spin {
+            return Duration::from_micros(micros);
+        }
+        let broker_cores = self.broker_pid.map(broker_process::cores).unwrap_or_default();
+        let is_apart = if self.broker_pid.is_some() {
+            !broker_cores.iter().any(|core| cores.0.contains(core))
+        } else {
+            !self.shared.endpoints.iter().any(|endpoint| broker_process::is_local(endpoint.address))
+        };
+        if is_apart { SPIN } else { Duration::ZERO }
     }
 
     /// From the first connection to the last message. Whether all that was under way has come, or does not come any more.
@@ -438,7 +457,7 @@ impl<'r> Measurement<'r> {
             target: self.target(),
             round: self.labels.round,
             workload: options.workload(),
-            rate: options.rate,
+            rate: options.mean_rate(),
             seed: options.seed,
             started_unix_millis,
             client_cores: options.cores.as_ref().map(|cores| cores.0.clone()).unwrap_or_default(),

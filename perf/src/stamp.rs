@@ -5,6 +5,8 @@
 //! checksum over all that and the rest of the body (3). Bodies of 6 to 15 octets carry the first two alone: their order is
 //! checked, their latency and content are not.
 
+#![allow(clippy::cast_possible_truncation, reason = "fields are cut out of a word")]
+
 /// Octets of a stamp with times.
 pub const STAMP_OCTETS: usize = 16;
 /// Octets of a stamp without; the smallest body.

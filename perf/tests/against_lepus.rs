@@ -157,8 +157,8 @@ fn traces_are_played() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("trace");
     let path = path.to_str().expect("UTF-8");
-    let lines: String =
-        (0..200).map(|number| format!("{:.3} {} k{}\n", f64::from(number) / 1000.0, 16 + number, number % 2)).collect();
+    let line = |number: u16| format!("{:.3} {} k{}", f64::from(number) / 1000.0, 16 + number, number % 2);
+    let lines = (0..200).map(line).collect::<Vec<_>>().join("\n");
     std::fs::write(path, lines).expect("the disk has room");
     let arguments =
         ["--trace", path, "-e", "perf-trace", "-t", "topic", "-k", "#", "--queues", "2", "-x", "3", "--quiet"];

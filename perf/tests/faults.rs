@@ -92,6 +92,17 @@ fn a_stall_shows_in_response_times() {
     assert!(long(&absorbed, histogram::SERVICE) >= 340, "{}", long(&absorbed, histogram::SERVICE));
 }
 
+/// Goal: a broker that tells publishers to stop is told of, and pays with its response times; nothing is lost, and the load
+/// generator is not to blame.
+#[test]
+fn a_broker_that_blocks_publishers_is_told() {
+    let block = Fault::Block(300, Duration::from_millis(500));
+    let run = run(block, "-r 1000 --warmup 0 -z 2 -a --send-lag-limit 100");
+    assert!(run.warnings.iter().any(|warning| warning.contains("connection.blocked")), "{:?}", run.warnings);
+    assert!(run.histogram(histogram::RESPONSE).expect("recorded").0.count_between(150_000_000, u64::MAX) >= 340);
+    assert_eq!((run.invalid.len(), run.is_right(), run.check.totals.received), (0, true, 2000), "{:?}", run.invalid);
+}
+
 /// Goal: a rate that the load generator itself cannot keep makes the run invalid, though nothing is wrong with the broker.
 /// Method: bursts that take longer to write than the limit allows.
 #[test]

@@ -1,6 +1,7 @@
 //! The engine: threads with an executor each, connections on them, and what they share with the thread that watches the run.
 
 pub mod churn;
+mod delivery;
 pub mod link;
 mod receiving;
 pub mod sink;

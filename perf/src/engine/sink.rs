@@ -10,7 +10,7 @@ use lepus::protocol::properties::{ContentHeader, Properties};
 use crate::client::ClientError;
 use crate::clock::nanos;
 use crate::engine::Shared;
-use crate::engine::link::Delivery;
+use crate::engine::delivery::Delivery;
 use crate::engine::receiving::{Received, Receiving};
 use crate::options::{RunOptions, Workload};
 use crate::recorder::Recorder;
@@ -87,13 +87,12 @@ impl Sink {
     /// Nothing has come yet. `number` is its own among all of the run.
     pub fn new(shared: &Shared, number: usize, channel: u16, mode: Mode) -> Self {
         let (options, topology) = (&shared.options, &shared.topology);
-        let (queues, names) = match &mode {
-            Mode::Replies(queue) => (vec![0], vec![queue.clone()]),
-            _ => {
-                let queues = topology.queues_of(number, options.sinks());
-                let names = queues.iter().map(|&queue| topology.queues[queue].clone()).collect();
-                (queues, names)
-            }
+        let (queues, names) = if let Mode::Replies(queue) = &mode {
+            (vec![0], vec![queue.clone()])
+        } else {
+            let queues = topology.queues_of(number, options.sinks());
+            let names = queues.iter().map(|&queue| topology.queues[queue].clone()).collect();
+            (queues, names)
         };
         let producers = if options.producers > 0 { options.sources() } else { EARLIER_PRODUCERS_MAX };
         let has_keys = topology.copies == 1 && shared.trace.iter().flatten().any(|line| line.routing_key.is_some());

@@ -1,6 +1,7 @@
 //! One thread of the load generator: an executor, the connections that are its share, and a tick.
 
 use std::cell::{Cell, RefCell};
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -77,7 +78,7 @@ pub fn executor(core: Option<usize>) -> LocalExecutorBuilder {
         .preempt_timer(Duration::from_secs(3600))
 }
 
-/// Starts a thread.
+/// Starts a thread. It looks for work for `spin` before it goes to sleep, where it has a core.
 ///
 /// # Errors
 /// Where the system does not give what it needs.
@@ -85,9 +86,10 @@ pub fn start(
     shared: Arc<Shared>,
     thread: usize,
     core: Option<usize>,
+    spin: Duration,
     events: Sender<Event>,
 ) -> Result<ExecutorJoinHandle<()>, String> {
-    let builder = executor(core).name(&format!("perf-{thread}"));
+    let builder = executor(core).name(&format!("perf-{thread}")).spin_before_park(spin);
     builder
         .spawn(move || run(shared, thread, events))
         .map_err(|error| format!("starting a thread with io_uring: {error}"))
@@ -101,6 +103,8 @@ enum Role {
 }
 
 async fn run(shared: Arc<Shared>, thread: usize, events: Sender<Event>) {
+    // Sleeps end when they should; without it they end some 50 microseconds late.
+    let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
     let context = Context::new(Arc::clone(&shared), thread);
     let threads = shared.progress.len();
     let producers = (0..shared.options.producers).map(Role::Producer);
@@ -208,7 +212,7 @@ async fn producer(context: &Rc<Context>, mut client: Client, index: usize) -> Re
     let (shared, options) = (&context.shared, &context.shared.options);
     let channels = options.producer_channel_count;
     let (mut sources, mut sinks) = (Vec::new(), Vec::new());
-    for channel in CHANNEL..CHANNEL + channels {
+    for channel in CHANNEL..=channels {
         if channel > CHANNEL {
             client.open_channel(channel).await?;
         }
@@ -258,7 +262,7 @@ async fn consumer(context: &Rc<Context>, mut client: Client, index: usize) -> Re
     let (shared, options) = (&context.shared, &context.shared.options);
     let channels = options.consumer_channel_count;
     let mut sinks = Vec::new();
-    for channel in CHANNEL..CHANNEL + channels {
+    for channel in CHANNEL..=channels {
         if channel > CHANNEL {
             client.open_channel(channel).await?;
         }

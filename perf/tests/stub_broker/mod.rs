@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use lepus::protocol::content::put_delivery;
+use lepus::protocol::content::put_content;
 use lepus::protocol::field_table::TableRef;
 use lepus::protocol::frame::{FrameKind, take_frame};
 use lepus::protocol::method::{Method, basic, channel, confirm, connection, queue};
@@ -22,6 +22,8 @@ pub enum Fault {
     None,
     /// Before it takes this one it does nothing for so long.
     Stall(u64, Duration),
+    /// Before it takes this one it tells publishers to stop, for so long.
+    Block(u64, Duration),
     /// It forgets this one.
     Drop(u64),
     /// It delivers this one twice.
@@ -156,6 +158,11 @@ impl Connection {
         let confirmed = Method::BasicAck(basic::Ack { delivery_tag: number + 1, multiple: false });
         match self.fault {
             Fault::Stall(at, time) if at == number => thread::sleep(time),
+            Fault::Block(at, time) if at == number => {
+                self.answer(0, &Method::ConnectionBlocked(connection::Blocked { reason: b"low on patience" }))?;
+                thread::sleep(time);
+                self.answer(0, &Method::ConnectionUnblocked(connection::Unblocked {}))?;
+            }
             Fault::Drop(at) if at == number => return self.answer(channel, &confirmed),
             Fault::Double(at) if at == number => consumer.deliver(&body),
             Fault::Swap(at) if at == number => {
@@ -195,7 +202,8 @@ impl Consumer {
             routing_key: b"lepus-perf",
         };
         let mut octets = Vec::new();
-        put_delivery(&mut octets, *channel, &deliver, &[0, 0], body, FRAME_OCTETS_MAX);
+        Method::from(deliver).put(&mut octets, *channel);
+        put_content(&mut octets, *channel, &[0, 0], body, FRAME_OCTETS_MAX);
         // A consumer that has gone needs nothing.
         let _ = stream.write_all(&octets);
     }
