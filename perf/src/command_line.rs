@@ -10,7 +10,7 @@ use crate::output_options::OutputOptions;
 use crate::suite::SuiteCommand;
 use crate::sweep::SweepCommand;
 use crate::versus::VersusCommand;
-use crate::view_options::ViewOptions;
+use crate::view::options::ViewOptions;
 
 /// A load generator for AMQP 0-9-1 brokers: Lepus, RabbitMQ, LavinMQ.
 #[derive(Debug, Parser)]

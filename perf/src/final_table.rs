@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
-use crate::quantiles::{self, QUANTILES};
-use crate::quantity::{count_text, duration_text, octets_text, rate_text, three_digits};
+use crate::result::quantile::{self, QUANTILES};
 use crate::result::{BrokerUse, Counts, Interval, Origin, Recorded, Run, histogram};
+use crate::units::{count_text, duration_text, octets_text, rate_text, three_digits};
 
 /// Columns that a table may have.
 pub const COLUMNS_MAX: usize = 80;
@@ -179,12 +179,12 @@ fn latencies(text: &mut String, run: &Run) {
     all.iter().for_each(|(name, ..)| write!(text, "{name:>13}").expect(FITS));
     text.push('\n');
     let mut is_any_beyond = false;
-    for (name, quantile) in QUANTILES {
+    for (name, quantile) in QUANTILES.into_iter().chain([("max", 1.0)]) {
         write!(text, "  {name:<8}").expect(FITS);
         for (.., recorded) in &all {
-            let is_beyond = quantiles::is_beyond_resolution(recorded.0.len(), quantile);
+            let is_beyond = quantile::is_beyond_resolution(recorded.0.len(), quantile);
             is_any_beyond |= is_beyond;
-            let value = quantiles::at(recorded, quantile).map_or_else(|| "-".to_owned(), duration_text);
+            let value = quantile::at(recorded, quantile).map_or_else(|| "-".to_owned(), duration_text);
             // The mark stands in a column of its own, so that values stay in line.
             write!(text, "{value:>12}{}", if is_beyond { '*' } else { ' ' }).expect(FITS);
         }

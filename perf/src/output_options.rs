@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::column::{Column, titles};
+use crate::compare::column::{Column, titles};
 use crate::plot::{self, Theme};
+use crate::result::whole_file::write_whole;
 use crate::result::{ResultFile, csv, hgrm, hlog};
-use crate::whole_file::write_whole;
 use crate::{compare, html};
 
 /// Which files to write. A file is written whole or not at all; `-` is standard output.
@@ -214,7 +214,8 @@ mod tests {
         write_outputs(&sample::one_broker(1.1), &one).expect("written");
         for name in ["run.json", "run.hlog", "run.lepus.hgrm", "run.rabbitmq.confirm.hgrm", "one.json"] {
             let (columns, _) =
-                crate::column::load(&directory.join(name), crate::column::ForeignUnits::default()).expect(name);
+                crate::compare::column::load(&directory.join(name), crate::compare::column::ForeignUnits::default())
+                    .expect(name);
             assert!(!columns.is_empty());
         }
         let count = fs::read_dir(directory).expect("there").count();

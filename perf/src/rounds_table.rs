@@ -6,12 +6,12 @@
 use std::fmt::Write as _;
 
 use crate::campaign::{Campaign, Failure};
-use crate::column::Column;
 use crate::compare;
+use crate::compare::column::Column;
 use crate::final_table::{Emphasis, wrap};
-use crate::quantiles;
-use crate::quantity::{duration_text, rate_text};
+use crate::result::quantile;
 use crate::result::{Recorded, Run, histogram};
+use crate::units::{duration_text, rate_text};
 
 const FITS: &str = "a string takes any text";
 
@@ -110,7 +110,7 @@ fn overview(text: &mut String, scenarios: &[(&str, Vec<Rounds>)], emphasis: Emph
             let rate = median(runs.iter().map(|run| rate(run)).collect());
             let mut pooled = Recorded::default();
             runs.iter().filter_map(|run| run.histogram(name?)).for_each(|recorded| pooled.add(&recorded));
-            let at = |quantile| quantiles::at(&pooled, quantile);
+            let at = |quantile| quantile::at(&pooled, quantile);
             let p99 = at(0.99).map_or(f64::NAN, |nanos| nanos as f64);
             let shown = |nanos: Option<u64>| nanos.map_or_else(|| "-".to_owned(), duration_text);
             let (rate_ratio, p99_ratio) = first.map_or_else(Default::default, |(first_rate, first_p99)| {

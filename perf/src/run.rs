@@ -9,20 +9,20 @@ use std::time::Duration;
 
 use glommio::ExecutorJoinHandle;
 
-use crate::broker_process;
-use crate::check::{Evidence, under_way};
-use crate::client::{Client, Endpoint, Product};
-use crate::clock::{Schedule, nanos};
 use crate::engine::Shared;
+use crate::engine::check::{Evidence, under_way};
+use crate::engine::client::{Client, Endpoint, Product};
+use crate::engine::clock::{Schedule, nanos};
+use crate::engine::recorder::Recordings;
+use crate::engine::topology::Topology;
+use crate::engine::trace;
 use crate::engine::worker::{self, Event, Report, Snapshot};
 use crate::interrupt;
+use crate::machine::broker_process;
+use crate::machine::process::{Usage, usage};
 use crate::machine::{own_cores, pin, unix_millis};
 use crate::options::{RunOptions, Workload};
-use crate::process::{Usage, usage};
-use crate::recorder::Recordings;
 use crate::result::{BrokerUse, Check, Counts, Interval, Phase, Recorded, Run, Target};
-use crate::topology::Topology;
-use crate::trace;
 
 /// From the last preparation to the first message.
 const START_DELAY: Duration = Duration::from_millis(20);
@@ -565,7 +565,7 @@ impl<'r> Measurement<'r> {
 /// Does something on a connection of its own, on an executor of its own.
 fn control<T>(
     shared: &Shared,
-    act: impl AsyncFnOnce(&mut Client) -> Result<T, crate::client::ClientError>,
+    act: impl AsyncFnOnce(&mut Client) -> Result<T, crate::engine::client::ClientError>,
 ) -> Result<(Product, T), RunError> {
     let executor = worker::executor(None)
         .make()

@@ -1,4 +1,4 @@
-//! How numbers are written for people: three digits and a unit.
+//! How numbers are written for people, and read: durations, rates, counts, octets.
 
 /// Name of a unit of time and how many nanoseconds it has.
 pub type Unit = (&'static str, f64);
@@ -12,7 +12,7 @@ pub fn unit_of(nanos: f64) -> Unit {
 }
 
 /// `1.23 ms`.
-pub fn duration_text(nanos: f64) -> String {
+pub fn nanos_text(nanos: f64) -> String {
     let unit = unit_of(nanos);
     format!("{} {}", number_in(nanos, unit), unit.0)
 }
@@ -20,6 +20,12 @@ pub fn duration_text(nanos: f64) -> String {
 /// The number alone, in a given unit.
 pub fn number_in(nanos: f64, (name, size): Unit) -> String {
     if name == "ns" { format!("{nanos:.0}") } else { three_digits(nanos / size) }
+}
+
+/// A duration in whole nanoseconds: `870 ns`, `1.24 ms`, `12.0 s`.
+pub fn duration_text(nanos: u64) -> String {
+    #[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
+    nanos_text(nanos as f64)
 }
 
 /// Three significant digits; all of them before the decimal point.
@@ -30,7 +36,7 @@ pub fn three_digits(value: f64) -> String {
 }
 
 /// `12.3k`, `1.23M`.
-pub fn rate_text(rate: f64) -> String {
+pub fn short_rate_text(rate: f64) -> String {
     let size = rate.abs();
     if size < 999.5 {
         if size < 99.95 && size.fract() != 0.0 { three_digits(rate) } else { format!("{rate:.0}") }
@@ -70,6 +76,55 @@ pub fn parse_rate(text: &str) -> Option<f64> {
     (rate.is_finite() && rate >= 0.0).then_some(rate)
 }
 
+/// Octets, in powers of 1024: `512 B`, `1.50 GiB`.
+pub fn octets_text(octets: u64) -> String {
+    const NAMES: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if octets < 1024 {
+        return format!("{octets} B");
+    }
+    #[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let mut value = octets as f64 / 1024.0;
+    let mut unit = 0;
+    while unit + 1 < NAMES.len() && value >= 1024.0 {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{} {}", three_digits(value), NAMES[unit])
+}
+
+/// A count: `1,234,567`.
+pub fn count_text(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A rate a second: `1,234,567`; below 100 with the digits that matter there.
+pub fn rate_text(rate: f64) -> String {
+    if !rate.is_finite() {
+        return "-".to_owned();
+    }
+    if rate > 0.0 && rate < 99.95 {
+        return three_digits(rate);
+    }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates are far below 2^64")]
+    count_text(rate.round().max(0.0) as u64)
+}
+
+/// Seconds since a start, as on a clock: `0:07`, `12:34`, `1:02:03`.
+pub fn clock_text(seconds: f64) -> String {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "runs end within years")]
+    let seconds = seconds.max(0.0) as u64;
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,7 +142,7 @@ mod tests {
             (1_234_567_890.0, "1.23 s"),
             (3_600e9, "3600 s"),
         ] {
-            assert_eq!(duration_text(nanos), text);
+            assert_eq!(nanos_text(nanos), text);
         }
         for (text, nanos) in
             [("5ms", Some(5e6)), ("1.5 s", Some(1.5e9)), ("200us", Some(2e5)), ("5", None), ("ms", None)]
@@ -99,12 +154,34 @@ mod tests {
     #[test]
     fn rates() {
         for (rate, text) in [(0.0, "0"), (2.5, "2.50"), (999.0, "999"), (20_000.0, "20.0k"), (999_900.0, "1.00M")] {
-            assert_eq!(rate_text(rate), text);
+            assert_eq!(short_rate_text(rate), text);
         }
         for (text, rate) in
             [("100k", Some(1e5)), ("1.5M/s", Some(1.5e6)), ("20000", Some(2e4)), ("x", None), ("-1", None)]
         {
             assert_eq!(parse_rate(text), rate, "{text}");
         }
+    }
+
+    #[test]
+    fn octets() {
+        for (octets, text) in
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (1 << 20, "1.00 MiB"), (1000 << 20, "1000 MiB")]
+        {
+            assert_eq!(octets_text(octets), text);
+        }
+    }
+
+    #[test]
+    fn counts_and_rates() {
+        for (count, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(count_text(count), text);
+        }
+        for (rate, text) in
+            [(0.0, "0"), (0.5, "0.50"), (12.34, "12.3"), (99.96, "100"), (19_999.6, "20,000"), (f64::NAN, "-")]
+        {
+            assert_eq!(rate_text(rate), text);
+        }
+        assert_eq!((clock_text(7.9), clock_text(3723.0)), ("0:07".to_owned(), "1:02:03".to_owned()));
     }
 }

@@ -15,7 +15,7 @@ use crate::output_options::OutputOptions;
 use crate::result::Origin;
 use crate::rounds_table;
 use crate::run::Labels;
-use crate::view_options::ViewOptions;
+use crate::view::options::ViewOptions;
 
 /// `lepus-perf versus`.
 #[derive(Clone, Debug, Args)]

@@ -12,10 +12,10 @@ use crate::exit::{CommandError, Outcome};
 use crate::interrupt;
 use crate::options::RunOptions;
 use crate::output_options::{OutputOptions, write_outputs};
-use crate::quantiles;
-use crate::quantity::{duration_text, rate_text};
+use crate::result::quantile;
 use crate::result::{Origin, ResultFile, Run, SCHEMA, histogram};
 use crate::run::{Labels, RunError, measure};
+use crate::units::{duration_text, rate_text};
 use crate::view::{Plan, View};
 
 /// How often a pause looks whether the user wants the end.
@@ -253,7 +253,7 @@ fn summary(run: &Run) -> String {
     let names = [histogram::RESPONSE, histogram::SERVICE, histogram::ROUND_TRIP, histogram::CONFIRM];
     if let Some(recorded) = names.into_iter().find_map(|name| run.histogram(name)) {
         for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
-            let value = quantiles::at(&recorded, quantile).unwrap_or(0);
+            let value = quantile::at(&recorded, quantile).unwrap_or(0);
             text += &format!(", {name} {}", duration_text(value));
         }
     }

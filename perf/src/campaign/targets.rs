@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::uri::AmqpUri;
+use crate::options::uri::AmqpUri;
 
 /// A broker under test.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@
 //! Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, sections 8 and 13.
 
 use super::metric::{Metric, primary};
-use crate::column::{Column, Source};
+use crate::compare::column::{Column, Source};
 use crate::random::Random;
 use crate::result::{Counts, Interval};
 

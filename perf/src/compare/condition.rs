@@ -151,7 +151,7 @@ impl Condition {
 mod tests {
     use super::super::table::tables_of;
     use super::*;
-    use crate::column::Column;
+    use crate::compare::column::Column;
     use crate::result::sample;
 
     fn table() -> Table {

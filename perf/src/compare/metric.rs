@@ -2,7 +2,7 @@
 
 use crate::result::Counts;
 use crate::result::quantile::{self, QUANTILES};
-use crate::units::{duration_text, rate_text};
+use crate::units::{nanos_text, short_rate_text};
 
 /// One line of a table.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,7 +89,7 @@ impl Metric {
 
     /// A value for people.
     pub fn text(&self, value: f64) -> String {
-        if self.is_latency() { duration_text(value) } else { rate_text(value) }
+        if self.is_latency() { nanos_text(value) } else { short_rate_text(value) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `lepus-perf compare`: files side by side, with ratios to the first, intervals of confidence, and conditions that fail.
 
 mod bootstrap;
+pub mod column;
 mod condition;
 mod metric;
 mod table;
@@ -13,12 +14,12 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value as Json, json};
 
-use crate::column::{self, Column, ForeignUnits};
 use crate::output_options::{OutputError, PlotOptions};
+use crate::result::whole_file::write_whole;
 use crate::result::{FileError, Origin};
 use crate::units::parse_duration;
-use crate::whole_file::write_whole;
 use crate::{html, plot};
+use column::{Column, ForeignUnits};
 use condition::Condition;
 use metric::Metric;
 pub use table::Table;

@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use super::bootstrap::{Estimate, estimates};
 use super::metric::Metric;
-use crate::column::{Column, best_common, titles};
+use crate::compare::column::{Column, best_common, titles};
 use crate::result::histogram;
-use crate::units::rate_text;
+use crate::units::short_rate_text;
 
 /// Columns that are compared with the first of them.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ fn target(column: &Column) -> String {
 
 fn rate(column: &Column) -> String {
     match column.rate {
-        Some(rate) => format!("{}/s", rate_text(rate)),
+        Some(rate) => format!("{}/s", short_rate_text(rate)),
         None if column.scenario.is_empty() => String::new(),
         None => "unpaced".to_owned(),
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::metric::Metric;
 use super::table::{Table, Value};
 use crate::result::histogram;
-use crate::units::{number_in, rate_text, three_digits, unit_of};
+use crate::units::{number_in, short_rate_text, three_digits, unit_of};
 
 const FITS: &str = "a string takes any text";
 
@@ -63,7 +63,7 @@ impl Cell {
                 Box::new(move |nanos| number_in(nanos, unit)),
             )
         } else {
-            (rate_text(value.value), Box::new(rate_text))
+            (short_rate_text(value.value), Box::new(short_rate_text))
         };
         let range = |interval: Option<(f64, f64)>, number: &dyn Fn(f64) -> String| {
             interval.map_or_else(String::new, |(from, to)| format!("[{}–{}]", number(from), number(to)))
@@ -285,7 +285,7 @@ fn visible_width(line: &str) -> usize {
 mod tests {
     use super::super::table::tables_of;
     use super::*;
-    use crate::column::Column;
+    use crate::compare::column::Column;
     use crate::result::sample;
 
     fn table() -> Table {

@@ -2,11 +2,11 @@
 
 use lepus::protocol::method::{Method, channel, queue};
 
-use crate::client::{CHANNEL, Client, ClientError, Endpoint};
-use crate::clock::Schedule;
 use crate::engine::Context;
+use crate::engine::client::{CHANNEL, Client, ClientError, Endpoint};
+use crate::engine::clock::Schedule;
+use crate::engine::topology::NO_ARGUMENTS;
 use crate::options::Workload;
-use crate::topology::NO_ARGUMENTS;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 

@@ -16,14 +16,14 @@ use lepus::protocol::frame::{FrameKind, HEARTBEAT_FRAME, take_frame};
 use lepus::protocol::method::{Method, basic};
 use lepus::protocol::properties::content_header;
 
-use crate::client::{Client, ClientError, check_close, close_method};
-use crate::clock::Schedule;
-use crate::confirms::Verdict;
 use crate::engine::Context;
+use crate::engine::client::{Client, ClientError, check_close, close_method};
+use crate::engine::clock::Schedule;
+use crate::engine::confirms::Verdict;
 use crate::engine::delivery::{peek_deliver, peek_delivery};
+use crate::engine::recorder::Recorder;
 use crate::engine::sink::{Mode, Sink};
 use crate::engine::source::{STALL_NANOS, Source, Want};
-use crate::recorder::Recorder;
 
 /// Octets that are asked of the socket at once.
 pub const READ_OCTETS: usize = 128 << 10;

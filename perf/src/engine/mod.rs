@@ -1,11 +1,21 @@
 //! The engine: threads with an executor each, connections on them, and what they share with the thread that watches the run.
 
+pub mod batch;
+pub mod check;
 pub mod churn;
+pub mod client;
+pub mod clock;
+pub mod confirms;
 mod delivery;
 pub mod link;
 mod receiving;
+pub mod recorder;
+pub mod sequence;
 pub mod sink;
 pub mod source;
+pub mod stamp;
+pub mod topology;
+pub mod trace;
 pub mod worker;
 
 use std::cell::RefCell;
@@ -14,13 +24,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
 
-use crate::batch::Content;
-use crate::client::{Endpoint, FRAME_OCTETS_MAX};
-use crate::clock::{Clock, Schedule};
+use crate::engine::batch::Content;
+use crate::engine::client::{Endpoint, FRAME_OCTETS_MAX};
+use crate::engine::clock::{Clock, Schedule};
+use crate::engine::recorder::Recorder;
+use crate::engine::topology::Topology;
+use crate::engine::trace::TraceLine;
 use crate::options::RunOptions;
-use crate::recorder::Recorder;
-use crate::topology::Topology;
-use crate::trace::TraceLine;
 
 /// What all threads of a run share.
 pub struct Shared {

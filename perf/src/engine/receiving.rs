@@ -1,6 +1,6 @@
 //! The body of one message as it comes, in one frame or several: its stamp, and whether its checksum is right.
 
-use crate::stamp::{STAMP_OCTETS, Stamp, rest_checksum};
+use crate::engine::stamp::{STAMP_OCTETS, Stamp, rest_checksum};
 
 /// What was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

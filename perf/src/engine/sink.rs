@@ -7,16 +7,16 @@ use lepus::protocol::content::put_content;
 use lepus::protocol::method::{Method, basic};
 use lepus::protocol::properties::{ContentHeader, Properties};
 
-use crate::client::ClientError;
-use crate::clock::nanos;
 use crate::engine::Shared;
+use crate::engine::client::ClientError;
+use crate::engine::clock::nanos;
 use crate::engine::delivery::Delivery;
 use crate::engine::receiving::{Received, Receiving};
+use crate::engine::recorder::Recorder;
+use crate::engine::sequence::{Lane, Progression, Readers};
+use crate::engine::stamp::Stamp;
+use crate::engine::topology::NO_ARGUMENTS;
 use crate::options::{RunOptions, Workload};
-use crate::recorder::Recorder;
-use crate::sequence::{Lane, Progression, Readers};
-use crate::stamp::Stamp;
-use crate::topology::NO_ARGUMENTS;
 
 /// How long acknowledgements may wait for others, in nanoseconds.
 const ACKNOWLEDGE_AFTER_NANOS: u64 = 50_000_000;
@@ -250,7 +250,7 @@ impl Sink {
         };
         let (progression, readers) = self.readers[self.queue];
         lane.get_or_insert_with(|| Box::new(Lane::new(progression, readers))).receive(stamp.sequence);
-        if self.measures_service && (stamp.intended > 0 || part_octets >= crate::stamp::STAMP_OCTETS) {
+        if self.measures_service && (stamp.intended > 0 || part_octets >= crate::engine::stamp::STAMP_OCTETS) {
             let response = self.measures_response.then(|| now.saturating_sub(stamp.intended));
             recorder.received(response, now.saturating_sub(stamp.sent()));
         }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use lepus::protocol::method::{Method, tx};
 
-use crate::arrivals::Arrivals;
-use crate::batch::Batch;
-use crate::clock::Schedule;
-use crate::confirms::ConfirmWindow;
 use crate::engine::Shared;
+use crate::engine::batch::Batch;
+use crate::engine::clock::Schedule;
+use crate::engine::confirms::ConfirmWindow;
+use crate::engine::recorder::Recorder;
+use crate::engine::stamp::Stamp;
 use crate::options::Workload;
-use crate::recorder::Recorder;
-use crate::stamp::Stamp;
+use crate::options::arrivals::Arrivals;
 
 /// How long a broker may take nothing, and confirm nothing, once the run is over, in nanoseconds.
 pub const STALL_NANOS: u64 = 10_000_000_000;

@@ -11,16 +11,16 @@ use glommio::timer::sleep;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use lepus::protocol::method::{Method, basic, confirm, queue, tx};
 
-use crate::client::{CHANNEL, Client, ClientError, Endpoint};
 use crate::engine::churn;
+use crate::engine::client::{CHANNEL, Client, ClientError, Endpoint};
 use crate::engine::link::Link;
+use crate::engine::recorder::Recordings;
+use crate::engine::sequence::Lane;
 use crate::engine::sink::{Mode, Sink};
 use crate::engine::source::Source;
+use crate::engine::topology::NO_ARGUMENTS;
 use crate::engine::{Context, Shared};
 use crate::options::Workload;
-use crate::recorder::Recordings;
-use crate::sequence::Lane;
-use crate::topology::NO_ARGUMENTS;
 
 /// How often a thread looks for signals, at least.
 const TICK: Duration = Duration::from_millis(5);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
-use crate::column::{Column, titles};
+use crate::compare::column::{Column, titles};
 use crate::compare::{self, Table};
 use crate::plot;
 use crate::result::{Counts, Interval, Origin, Recorded, Run, histogram};
@@ -42,7 +42,7 @@ fn data(columns: &[Column], origins: &[(String, Origin)], tables: &[Table]) -> J
     let all: Vec<&Column> = columns.iter().collect();
     let titles = titles(&all);
     let mut names: Vec<String> = columns.iter().flat_map(Column::histogram_names).collect();
-    names.sort_by_key(|name| (crate::column::rank(name), name.clone()));
+    names.sort_by_key(|name| (crate::compare::column::rank(name), name.clone()));
     names.dedup();
     let meaning = |name: &str| histogram::ALL.iter().find(|(own, _)| *own == name).map_or("", |(_, meaning)| *meaning);
     let column = |(column, title): (&Column, &String)| {

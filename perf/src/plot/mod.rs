@@ -8,7 +8,7 @@ pub mod svg;
 
 use clap::ValueEnum;
 
-use crate::column::{Column, Source, best_common, titles};
+use crate::compare::column::{Column, Source, best_common, titles};
 use crate::output_options::PlotOptions;
 use crate::result::histogram;
 use axis::Axis;

@@ -13,6 +13,7 @@ pub mod quantile;
 mod recorded;
 #[cfg(test)]
 pub mod sample;
+pub mod whole_file;
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,6 @@
-//! The quantiles of tables, and how they are called.
+//! The quantiles of tables, how they are called, and what a histogram of few values can say of them.
+
+use super::Recorded;
 
 /// Of every table, with their names.
 pub const QUANTILES: [(&str, f64); 6] =
@@ -15,6 +17,19 @@ pub fn from_name(name: &str) -> Option<f64> {
     (0.0..=1.0).contains(&quantile).then_some(quantile)
 }
 
+/// The value at a quantile, in nanoseconds; `None` where nothing was recorded.
+pub fn at(recorded: &Recorded, quantile: f64) -> Option<u64> {
+    (!recorded.is_empty()).then(|| recorded.0.value_at_quantile(quantile))
+}
+
+/// Whether so few values cannot tell this quantile from the longest: less than one of them lies beyond it.
+pub fn is_beyond_resolution(count: u64, quantile: f64) -> bool {
+    #[allow(clippy::cast_precision_loss, reason = "counts that matter here are small")]
+    let beyond = count as f64 * (1.0 - quantile);
+    // 1 - 0.9999 is not exact: what is a whole by hand must not fall below it here.
+    quantile < 1.0 && beyond < 1.0 - 1e-6
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,5 +42,23 @@ mod tests {
         for name in ["p", "99", "p101", "p-1", "p1e1", "pinf", "max", "p9.9.9"] {
             assert_eq!(from_name(name), None, "{name}");
         }
+    }
+
+    /// Goal: p99.99 needs ten thousand values, p50 two.
+    #[test]
+    fn resolution() {
+        for (quantile, enough) in [(0.5, 2), (0.9, 10), (0.99, 100), (0.999, 1000), (0.9999, 10_000)] {
+            assert!(!is_beyond_resolution(enough, quantile), "{quantile}");
+            assert!(is_beyond_resolution(enough - 1, quantile), "{quantile}");
+        }
+        assert!(!is_beyond_resolution(1, 1.0));
+    }
+
+    #[test]
+    fn nothing_recorded_has_no_quantile() {
+        let mut recorded = Recorded::default();
+        assert_eq!(at(&recorded, 0.5), None);
+        recorded.record(7);
+        assert_eq!(at(&recorded, 1.0), Some(7));
     }
 }

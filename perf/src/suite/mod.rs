@@ -15,12 +15,12 @@ use crate::campaign::{Campaign, Job, place_text};
 use crate::exit::{CommandError, EXIT_CODES, Outcome};
 use crate::final_table::Emphasis;
 use crate::output_options::OutputOptions;
-use crate::quantity::clock_text;
 use crate::result::Origin;
 use crate::rounds_table;
 use crate::run::Labels;
+use crate::units::clock_text;
 use crate::versus::pause_seconds;
-use crate::view_options::ViewOptions;
+use crate::view::options::ViewOptions;
 use file::{Scenario, Suite};
 
 /// Where neither the file nor the command line names a target.

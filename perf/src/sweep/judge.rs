@@ -1,11 +1,11 @@
 //! Whether a run at a rate was one that could go on for ever: everything sent and received in time, a flat backlog, and the
 //! objectives kept.
 
-use crate::backlog_trend::BacklogTrend;
-use crate::objective::{Objective, Outcome};
-use crate::quantity::{duration_text, rate_text};
 use crate::result::Run;
-use crate::search::Verdict;
+use crate::sweep::backlog_trend::BacklogTrend;
+use crate::sweep::objective::{Objective, Outcome};
+use crate::sweep::search::Verdict;
+use crate::units::{duration_text, rate_text};
 
 /// Less than this part of the wanted rate is not the wanted rate.
 const ACHIEVED_PART_MIN: f64 = 0.99;

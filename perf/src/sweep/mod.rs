@@ -1,6 +1,9 @@
 //! `lepus-perf sweep`: one workload at rising rates, and the highest rate that is kept.
 
+mod backlog_trend;
 mod judge;
+mod objective;
+pub mod search;
 mod table;
 
 use std::process::ExitCode;
@@ -11,14 +14,14 @@ use clap::Args;
 use crate::campaign::{Campaign, Job, Made, place_text};
 use crate::exit::{CommandError, EXIT_CODES};
 use crate::final_table::Emphasis;
-use crate::objective::Objective;
 use crate::options::RunOptions;
 use crate::output_options::OutputOptions;
 use crate::result::Origin;
 use crate::run::Labels;
-use crate::search::{Search, Verdict, ladder};
+use crate::sweep::objective::Objective;
+use crate::sweep::search::{Search, Verdict, ladder};
 use crate::versus::pause_seconds;
-use crate::view_options::ViewOptions;
+use crate::view::options::ViewOptions;
 pub use judge::Judgement;
 use judge::judge;
 

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use super::Step;
 use crate::final_table::{Emphasis, target_text, wrap};
-use crate::objective::Objective;
-use crate::quantiles;
-use crate::quantity::{duration_text, rate_text};
+use crate::result::quantile;
 use crate::result::{Origin, Run, histogram};
-use crate::search::{Search, Verdict};
+use crate::sweep::objective::Objective;
+use crate::sweep::search::{Search, Verdict};
+use crate::units::{duration_text, rate_text};
 
 const FITS: &str = "a string takes any text";
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
@@ -84,7 +84,7 @@ fn push_row(text: &mut String, step: &Step, run: &Run, name: &str, emphasis: Emp
     write!(text, "  {wanted:>10}{achieved:>11}").expect(FITS);
     let recorded = run.histogram(name);
     for (_, quantile) in QUANTILES {
-        let value = recorded.as_ref().and_then(|recorded| quantiles::at(recorded, quantile));
+        let value = recorded.as_ref().and_then(|recorded| quantile::at(recorded, quantile));
         write!(text, "{:>10}", value.map_or_else(|| "-".to_owned(), duration_text)).expect(FITS);
     }
     let slope = judgement.trend.slope;

@@ -1,7 +1,7 @@
 //! A line a second, for logs and pipes.
 
-use crate::quantity::{count_text, duration_text, rate_text};
 use crate::result::{Interval, histogram};
+use crate::units::{count_text, duration_text, rate_text};
 
 use super::state::{Plan, State};
 

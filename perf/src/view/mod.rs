@@ -4,6 +4,7 @@
 //! hand it copies and never wait for it.
 
 mod lines;
+pub mod options;
 mod screen;
 mod state;
 mod terminal;
@@ -13,8 +14,8 @@ use std::io::{IsTerminal as _, Write as _};
 pub use state::Plan;
 
 use crate::final_table::is_no_color;
-use crate::quantity::clock_text;
 use crate::result::Interval;
+use crate::units::clock_text;
 use lines::Lines;
 use terminal::LiveScreen;
 

@@ -8,8 +8,8 @@ use ratatui::widgets::{LineGauge, Sparkline};
 
 use super::state::{LatencyRow, State};
 use super::time_text;
-use crate::quantity::{count_text, duration_text, octets_text, rate_text};
 use crate::result::Recorded;
+use crate::units::{count_text, duration_text, octets_text, rate_text};
 
 /// Quantiles of the live view.
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];

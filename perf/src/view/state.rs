@@ -40,7 +40,7 @@ impl Plan {
     pub fn title(&self) -> String {
         let mut title = format!("{} · {}", self.scenario, self.target);
         if let Some(rate) = self.rate {
-            title += &format!(" · {}/s wanted", crate::quantity::rate_text(rate));
+            title += &format!(" · {}/s wanted", crate::units::rate_text(rate));
         }
         if self.rounds > 1 {
             title += &format!(" · round {}/{}", self.round + 1, self.rounds);

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::engine::Totals;
+use crate::engine::sequence::{self, Faults, Lane, Readers};
+use crate::engine::topology::Topology;
 use crate::engine::worker::Report;
 use crate::options::{RunOptions, Workload};
 use crate::result::{Check, Counts};
-use crate::sequence::{self, Faults, Lane, Readers};
-use crate::topology::Topology;
 
 /// What is to be brought together.
 pub struct Evidence<'r> {

@@ -148,7 +148,9 @@ pub fn titles(columns: &[&Column]) -> Vec<String> {
             }
         }
         's' => column.scenario.clone(),
-        _ => column.rate.map_or_else(|| "unpaced".to_owned(), |rate| format!("{}/s", crate::units::rate_text(rate))),
+        _ => column
+            .rate
+            .map_or_else(|| "unpaced".to_owned(), |rate| format!("{}/s", crate::units::short_rate_text(rate))),
     };
     let join = |column: &Column, parts: &str| {
         let parts: Vec<String> =

@@ -1,6 +1,6 @@
 //! Which messages wait for their confirm, since when, and how many more may.
 
-use crate::recorder::Recorder;
+use crate::engine::recorder::Recorder;
 
 /// Publisher confirms of one channel. Delivery tags begin at 1.
 pub struct ConfirmWindow {

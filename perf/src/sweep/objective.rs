@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::quantity::duration_text;
 use crate::result::{Run, histogram};
+use crate::units::duration_text;
 
 /// A limit on one latency.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,5 +1,10 @@
 //! What the user asks for. Short flags are those of RabbitMQ's PerfTest where they mean the same.
 
+pub mod arrivals;
+pub mod sizes;
+pub mod uri;
+mod values;
+
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -8,11 +13,11 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, FromArgMatches, Parser};
 
-use crate::arrivals::{Process, Profile};
-pub use crate::option_values::{CoreList, ExchangeKind, MessageFlag, QueueArgument, Ramp, Workload};
-use crate::sizes::Sizes;
-use crate::stamp::STAMP_OCTETS;
-use crate::uri::AmqpUri;
+use crate::engine::stamp::STAMP_OCTETS;
+use crate::options::arrivals::{Process, Profile};
+use crate::options::sizes::Sizes;
+use crate::options::uri::AmqpUri;
+pub use crate::options::values::{CoreList, ExchangeKind, MessageFlag, QueueArgument, Ramp, Workload};
 
 /// Producers have two octets in a stamp.
 pub const PRODUCERS_MAX: usize = 1 << 16;

@@ -10,11 +10,11 @@ use lepus::protocol::frame::{FRAME_HEADER_OCTETS, FRAME_OVERHEAD_OCTETS};
 use lepus::protocol::method::{Method, basic};
 use lepus::protocol::properties::{CONTENT_HEADER_FIXED_OCTETS, Properties};
 
+use crate::engine::stamp::{STAMP_OCTETS, Stamp, rest_checksum};
+use crate::engine::topology::{Route, Topology};
+use crate::engine::trace::TraceLine;
+use crate::options::sizes::Sizes;
 use crate::options::{MessageFlag, RunOptions};
-use crate::sizes::Sizes;
-use crate::stamp::{STAMP_OCTETS, Stamp, rest_checksum};
-use crate::topology::{Route, Topology};
-use crate::trace::TraceLine;
 
 /// Octets that are handed to the socket at once, about; where there are many channels, less, so that their rows fit into
 /// memory.

@@ -16,7 +16,7 @@ use lepus::protocol::field_value::{FieldTable, FieldValue};
 use lepus::protocol::frame::{FrameKind, SUPPORTED_HEADER, take_frame};
 use lepus::protocol::method::{Method, MethodFault, channel, connection};
 
-use crate::uri::AmqpUri;
+use crate::options::uri::AmqpUri;
 
 /// The first channel.
 pub const CHANNEL: u16 = 1;

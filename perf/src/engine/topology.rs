@@ -4,9 +4,9 @@ use lepus::protocol::field_table::TableRef;
 use lepus::protocol::field_value::{FieldTable, FieldValue};
 use lepus::protocol::method::{Method, exchange, queue};
 
-use crate::client::{Client, ClientError};
+use crate::engine::client::{Client, ClientError};
+use crate::engine::sequence::Progression;
 use crate::options::{ExchangeKind, RunOptions, Workload};
-use crate::sequence::Progression;
 
 /// No arguments.
 pub const NO_ARGUMENTS: TableRef<'static> = TableRef::EMPTY;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::sizes::Sizes;
+use crate::options::sizes::Sizes;
 
 /// One message.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,5 +1,8 @@
 //! The machine a run was made on, and the cores its threads are on.
 
+pub mod broker_process;
+pub mod process;
+
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use crate::stamp::NUMBER_OCTETS;
+use crate::engine::stamp::NUMBER_OCTETS;
 
 /// Sizes that are drawn, or one. The smallest that comes out is that of a sequence number, 6.
 #[derive(Clone, Debug, PartialEq)]
