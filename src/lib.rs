@@ -20,7 +20,7 @@
 //!    remembers or asks of `definitions/route.rs`, the matchers of which are in `routing/`. No hop: every shard has a snapshot
 //!    of all that exists. What reaches no queue and is mandatory goes back from here, before its confirm.
 //! 3. The queue's home is another shard: the message is copied into the batch for that (`shard/outbox.rs`,
-//!    `shard/shard_message.rs`), which crosses in a ring at the end of the turn (`shard/mesh.rs`). There `shard/peer_mail.rs`
+//!    `shard/batch.rs`), which crosses in a ring at the end of the turn (`shard/mesh.rs`). There `shard/peer_mail.rs`
 //!    takes it out. **The first hop.** A queue at home is called directly.
 //! 4. `shard/deliver.rs` gives it to the queue. If nothing is ready before it and a consumer can take it
 //!    (`queue/consumers.rs`), its delivery is encoded from where it lies, the read buffer or the batch, into the consumer's

@@ -48,8 +48,8 @@ pub const READ_OCTETS: usize = 128 << 10;
 pub const WHOLE_MESSAGE_OCTETS_MAX: usize = 16 << 10;
 /// Routes that a shard remembers.
 pub const ROUTES_MAX: usize = 65_536;
-/// Expired messages that one queue dead-letters in one turn.
-pub const EXPIRE_MESSAGES_MAX: usize = 1024;
+/// Expired messages that may wait at once for being published to their dead letter exchange; the rest stays where it is.
+pub const DEAD_LETTERS_MAX: usize = 1024;
 /// How long the broker waits for `connection.close-ok`, in milliseconds.
 pub const CLOSE_MILLIS_MAX: u64 = 3_000;
 /// Shards that a broker may have.

@@ -15,4 +15,6 @@ pub struct ShardMetrics {
     pub acknowledged: u64,
     /// Messages published to dead letter exchanges.
     pub dead_lettered: u64,
+    /// Direct replies that were dropped because their requester does not read.
+    pub replies_dropped: u64,
 }

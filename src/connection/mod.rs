@@ -346,12 +346,17 @@ impl Connection {
         (self.output.octets_held() as u64) + self.incoming_octets + self.unacknowledged_octets
     }
 
-    /// Counts what is held for deliveries that await their acknowledgement.
+    /// Counts what is held for deliveries that await their acknowledgement, or its commit, and gives back what is not needed.
     pub fn count_unacknowledged(&mut self) {
-        let open = self.channels.iter().filter_map(|slot| match slot {
-            ChannelSlot::Open(channel) => Some(channel.unacknowledged.octets_held() as u64),
-            _ => None,
-        });
-        self.unacknowledged_octets = open.sum();
+        let mut octets = 0;
+        for slot in &mut self.channels {
+            let ChannelSlot::Open(channel) = slot else { continue };
+            channel.unacknowledged.shrink();
+            octets += channel.unacknowledged.octets_held() as u64;
+            if let Mode::Transactional { pending, .. } = &channel.mode {
+                octets += size_of_val(pending.settlements.as_slice()) as u64;
+            }
+        }
+        self.unacknowledged_octets = octets;
     }
 }

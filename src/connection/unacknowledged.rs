@@ -8,8 +8,8 @@ use crate::{
 };
 use std::collections::VecDeque;
 
-/// Room that is kept, and settled entries that are put up with, in deliveries.
-const CAPACITY_RETAINED: usize = 4096;
+/// Settled entries that are put up with.
+const SETTLED_RETAINED: usize = 4096;
 
 /// Which queue an outstanding delivery came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,14 +90,20 @@ impl Unacknowledged {
         Some(taken)
     }
 
-    /// Gives memory back: after a burst, and where one that is never settled would keep all the settled ones behind it.
+    /// Sweeps settled ones out that stand behind one that is not settled, where they are the larger half.
     fn compact(&mut self) {
-        if self.ring.is_empty() && self.ring.capacity() > CAPACITY_RETAINED {
-            self.ring = VecDeque::new();
-        } else if self.settled > CAPACITY_RETAINED && self.settled > self.ring.len() / 2 {
+        if self.settled > SETTLED_RETAINED && self.settled > self.ring.len() / 2 {
             self.ring.retain(|outstanding| !outstanding.settled);
-            self.ring.shrink_to(2 * self.ring.len());
             self.settled = 0;
+        }
+    }
+
+    /// Gives memory back that a burst has left: all where none is outstanding. To be called now and then.
+    pub fn shrink(&mut self) {
+        if self.ring.is_empty() {
+            self.ring = VecDeque::new();
+        } else if self.ring.capacity() > 4 * self.ring.len().max(SETTLED_RETAINED) {
+            self.ring.shrink_to(2 * self.ring.len());
         }
     }
 
@@ -169,11 +175,25 @@ mod tests {
             unacknowledged.push(outstanding(tag));
             assert_eq!(unacknowledged.take(tag).map(|taken| taken.tag), Some(tag));
         }
-        assert!(unacknowledged.octets_held() <= 4 * CAPACITY_RETAINED * size_of::<Outstanding>());
+        assert!(unacknowledged.octets_held() <= 4 * SETTLED_RETAINED * size_of::<Outstanding>());
         assert_eq!(unacknowledged.len(), 1);
         assert!(unacknowledged.contains(1) && !unacknowledged.contains(999_999));
         assert_eq!(unacknowledged.take(1).map(|taken| taken.tag), Some(1));
         assert!(unacknowledged.is_empty());
+    }
+
+    /// Goal: what a burst has needed is given back, also where it was settled by one `multiple`.
+    #[test]
+    fn memory_of_a_burst_is_given_back() {
+        let mut unacknowledged = Unacknowledged::default();
+        (1..=100_000).for_each(|tag| unacknowledged.push(outstanding(tag)));
+        while unacknowledged.take_front_through(99_990).is_some() {}
+        unacknowledged.shrink();
+        assert!(unacknowledged.octets_held() <= 64 * size_of::<Outstanding>());
+        assert_eq!(unacknowledged.len(), 10);
+        while unacknowledged.take_front_through(u64::MAX).is_some() {}
+        unacknowledged.shrink();
+        assert_eq!(unacknowledged.octets_held(), 0);
     }
 
     /// Goal: each delivery is taken once, in whatever order.

@@ -17,6 +17,11 @@ impl Queue {
         expired
     }
 
+    /// Whether it may hold messages that expire some time, at the front or not, ready or not.
+    pub fn may_expire(&self) -> bool {
+        self.has_expiring && self.message_count() > 0
+    }
+
     /// When the front message expires, in milliseconds. `None` where it does not, or nothing is ready.
     #[inline]
     pub fn next_expiry(&self) -> Option<u64> {

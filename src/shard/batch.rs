@@ -295,3 +295,172 @@ fn short_octet_count(octets: &[u8]) -> u8 {
     debug_assert!(octets.len() <= SHORT_STRING_OCTETS_MAX);
     u8::try_from(octets.len()).expect("a short string is at most 255 octets")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        definitions::{ConnectionId, QueueId, ShardIndex},
+        limits::SHARED_BODY_OCTETS_MIN,
+        shard::shard_message::Asker,
+    };
+    use proptest::prelude::*;
+
+    /// What was put in, or was read back; numbers stand for what they choose among.
+    #[derive(Clone, Debug, PartialEq)]
+    enum Told {
+        Publish { queue: u64, publisher: Option<u64>, persistent: bool, message: (u8, u8, bool) },
+        Deliver { queue: u64, position: Option<u64>, redelivered: bool, message: (u8, u8, bool) },
+        Settle { queue: u64, position: u64, settlement: Settlement },
+    }
+
+    const ASKER: Asker =
+        Asker { connection: ConnectionId { shard: ShardIndex(0), slot: 1, generation: 2 }, channel: 3 };
+    const KEY: ConsumerKey = ConsumerKey { slot: 1, generation: 1 };
+
+    fn handle(id: u64) -> QueueHandle {
+        QueueHandle { home: ShardIndex(1), slot: 7, id: QueueId(id) }
+    }
+
+    /// A message whose parts its numbers determine.
+    fn with_message<R>((key, body, is_large): (u8, u8, bool), with: impl FnOnce(&MessageView<'_>) -> R) -> R {
+        let octets = vec![body; if is_large { SHARED_BODY_OCTETS_MIN } else { usize::from(body) }];
+        let properties = vec![body; usize::from(body % 5)];
+        with(&MessageView {
+            exchange: &vec![b'x'; usize::from(key % 2)],
+            routing_key: &vec![b'k'; usize::from(key)],
+            properties: &properties,
+            body: BodyView::Slice(&octets),
+        })
+    }
+
+    /// The numbers of a message, which must be whole.
+    fn numbers_of(message: &MessageView<'_>) -> (u8, u8, bool) {
+        let key = u8::try_from(message.routing_key.len()).expect("small");
+        let octets = message.body.octets();
+        let numbers = (key, octets.first().copied().unwrap_or(0), message.body.is_large());
+        with_message(numbers, |expected| {
+            assert_eq!(
+                (message.exchange, message.routing_key, message.properties, octets),
+                (expected.exchange, expected.routing_key, expected.properties, expected.body.octets())
+            );
+        });
+        numbers
+    }
+
+    fn push(batch: &mut Batch, told: &Told) {
+        match *told {
+            Told::Publish { queue, publisher, persistent, message } => {
+                let publisher = publisher.map(|number| Publisher { channel: ASKER, number });
+                let attributes = Attributes { persistent, ..Attributes::default() };
+                with_message(message, |message| batch.push_publish(handle(queue), publisher, attributes, message));
+            }
+            Told::Deliver { queue, position, redelivered, message } => with_message(message, |message| {
+                let home = ConsumerHome {
+                    connection: ASKER.connection,
+                    channel: 3,
+                    index: 0,
+                    serial: 0,
+                    window_octets: 0,
+                    is_held: false,
+                };
+                batch.push_delivery(&home, handle(queue), KEY, position, redelivered, message);
+            }),
+            Told::Settle { queue, position, settlement } => {
+                batch.push_settlement(handle(queue), Some(KEY), position, settlement);
+            }
+        }
+    }
+
+    fn read_back(batch: Batch) -> Vec<Told> {
+        let mut all = Vec::new();
+        let (messages, contents) = batch.into_parts();
+        for message in &messages {
+            match message {
+                ShardMessage::Publish { queue, publisher, attributes, contents: run } => {
+                    assert_eq!(contents.run(run).count(), run.len() as usize);
+                    all.extend((0..).zip(contents.run(run)).map(|(index, message)| Told::Publish {
+                        queue: queue.id.0,
+                        publisher: publisher.map(|first| first.number + index),
+                        persistent: attributes.persistent,
+                        message: numbers_of(&message),
+                    }));
+                }
+                ShardMessage::Deliver { queue, position, redelivered, contents: run, .. } => {
+                    all.extend((0..).zip(contents.run(run)).map(|(index, message)| Told::Deliver {
+                        queue: queue.id.0,
+                        position: position.map(|first| first + index),
+                        redelivered: *redelivered,
+                        message: numbers_of(&message),
+                    }));
+                }
+                ShardMessage::Settle { queue, position, count, settlement, .. } => {
+                    all.extend((*position..position + u64::from(*count)).map(|position| Told::Settle {
+                        queue: queue.id.0,
+                        position,
+                        settlement: *settlement,
+                    }));
+                }
+                other => panic!("{other:?} was never put in"),
+            }
+        }
+        all
+    }
+
+    /// Few values, so that much of it goes on where the one before has ended.
+    fn told() -> impl Strategy<Value = Told> {
+        let message = || (0..2_u8, 0..3_u8, prop::bool::weighted(0.05));
+        let number = || prop::option::weighted(0.7, 0..3_u64);
+        prop_oneof![
+            4 => (0..2_u64, number(), any::<bool>(), message()).prop_map(|(queue, publisher, persistent, message)| {
+                Told::Publish { queue, publisher, persistent, message }
+            }),
+            4 => (0..2_u64, number(), any::<bool>(), message()).prop_map(|(queue, position, redelivered, message)| {
+                Told::Deliver { queue, position, redelivered, message }
+            }),
+            2 => (0..2_u64, 0..3_u64, any::<bool>()).prop_map(|(queue, position, is_acknowledged)| {
+                let settlement = if is_acknowledged { Settlement::Acknowledged } else { Settlement::Requeued };
+                Told::Settle { queue, position, settlement }
+            }),
+        ]
+    }
+
+    proptest! {
+        /// Goal: whatever is gathered into runs comes out as it was put in: each message, in order, with its own number.
+        /// Method: random sequences, each step repeated some times with numbers that go on.
+        #[test]
+        fn runs_come_out_as_they_were_put_in(steps in prop::collection::vec((told(), 1..4_u64), 0..40)) {
+            let mut all = Vec::new();
+            for (told, times) in steps {
+                for index in 0..times {
+                    let mut told = told.clone();
+                    match &mut told {
+                        Told::Publish { publisher: number, .. } | Told::Deliver { position: number, .. } => {
+                            *number = number.map(|number| number + index);
+                        }
+                        Told::Settle { position, .. } => *position += index,
+                    }
+                    all.push(told);
+                }
+            }
+            let mut batch = Batch::default();
+            all.iter().for_each(|told| push(&mut batch, told));
+            prop_assert!(batch.messages.len() <= all.len());
+            prop_assert_eq!(read_back(batch), all);
+        }
+    }
+
+    /// Goal: what goes on really crosses as one message.
+    #[test]
+    fn what_goes_on_is_one_message() {
+        let mut batch = Batch::default();
+        for number in 0..100 {
+            let message = (1, u8::from(number % 3 == 0), false);
+            push(&mut batch, &Told::Publish { queue: 1, publisher: Some(number), persistent: true, message });
+        }
+        for position in 5..10 {
+            push(&mut batch, &Told::Settle { queue: 1, position, settlement: Settlement::Acknowledged });
+        }
+        assert_eq!(batch.messages.len(), 2);
+    }
+}

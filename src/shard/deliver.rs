@@ -8,12 +8,12 @@ use super::{
     dead_letters::DeadLetter,
     outbox::Outbox,
     shard_message::{ConsumerHome, ShardMessage},
-    state::{Connections, QueueCell},
+    state::Connections,
 };
 use crate::{
     connection::{Connection, Hold, OutputBuffer, Outstanding, QueueHandle},
     definitions::ShardIndex,
-    limits::{EXPIRE_MESSAGES_MAX, OUTPUT_OCTETS_MAX},
+    limits::{DEAD_LETTERS_MAX, OUTPUT_OCTETS_MAX},
     message::{BodyView, MessageView},
     protocol::{
         content,
@@ -57,7 +57,7 @@ impl Shard {
         let expires = attributes.expires_at.is_some();
         if cell.queue.is_empty() && !cell.queue.would_overflow(message.body.len()) {
             let Self { connections, outboxes, index, .. } = self;
-            if let Some(picked) = pick(cell, connections, *index) {
+            if let Some(picked) = pick(&mut cell.consumers, connections, *index) {
                 let position = if picked.acknowledges {
                     Some(cell.queue.hold_new(*message, attributes))
                 } else {
@@ -68,6 +68,10 @@ impl Shard {
                 spend_window(&mut cell.consumers, &picked, queue.home, content_octets(message));
                 if position.is_some() {
                     self.queues.account(slot);
+                    if expires {
+                        // It may come back.
+                        self.queues.mark_timed(slot);
+                    }
                 }
                 self.metrics.delivered += 1;
                 return true;
@@ -105,16 +109,21 @@ impl Shard {
     }
 
     fn drain(&mut self, slot: u32) {
-        self.expire(slot);
-        if self.queues.expiring.contains(&slot) {
-            return;
-        }
+        // Behind each message that goes there may be some whose time is up.
+        while self.expire(slot) && self.deliver_ready(slot) {}
+        self.queues.account(slot);
+    }
+
+    /// Delivers from the head of a queue. Whether it has stopped at a message that has expired.
+    fn deliver_ready(&mut self, slot: u32) -> bool {
         let handle = self.queues.handle(slot, self.index);
-        let Self { queues, connections, outboxes, index, metrics, .. } = self;
+        let Self { queues, connections, outboxes, index, metrics, now, .. } = self;
         let cell = queues.get_mut(slot).expect("a queue that is drained is there");
-        while !cell.queue.is_empty() {
-            let Some(picked) = pick(cell, connections, *index) else { break };
-            let front = cell.queue.front().expect("the queue is not empty");
+        while let Some(front) = cell.queue.front() {
+            if front.expires_at.is_some_and(|at| at <= *now) {
+                return true;
+            }
+            let Some(picked) = pick(&mut cell.consumers, connections, *index) else { break };
             let position = picked.acknowledges.then_some(front.position);
             send(connections, outboxes, &picked, handle, position, front.redelivered, &front.message);
             let octets = content_octets(&front.message);
@@ -126,39 +135,39 @@ impl Shard {
             }
             metrics.delivered += 1;
         }
-        queues.account(slot);
+        false
     }
 
-    /// Takes expired messages off the head of a queue: all, but where they go on to a dead letter exchange only so many that
-    /// others have their turn. [`Shard::finish_turn`] goes on with the rest; nobody gets them meanwhile.
-    pub(super) fn expire(&mut self, slot: u32) {
+    /// Takes expired messages off the head of a queue, but, where they go on to a dead letter exchange, no more than may wait to be
+    /// published there. Whether none is left; otherwise a later turn goes on ([`Shard::expire_more`]).
+    pub(super) fn expire(&mut self, slot: u32) -> bool {
         let Self { queues, dead_letters, now, .. } = self;
-        let Some(cell) = queues.get_mut(slot) else { return };
+        let Some(cell) = queues.get_mut(slot) else { return true };
         if cell.queue.next_expiry().is_none_or(|at| at > *now) {
-            return;
+            return true;
         }
         let keeps_dead = cell.definition.options.dead_letter_exchange.is_some();
         let definition = &cell.definition;
-        let most = if keeps_dead { EXPIRE_MESSAGES_MAX } else { usize::MAX };
+        let most = if keeps_dead { DEAD_LETTERS_MAX.saturating_sub(dead_letters.len()) } else { usize::MAX };
         cell.queue.expire(*now, most, &mut |reason, dead| {
             if keeps_dead {
                 dead_letters.push(DeadLetter::new(definition, reason, &dead));
             }
         });
-        if cell.queue.next_expiry().is_some_and(|at| at <= *now) && !queues.expiring.contains(&slot) {
-            queues.expiring.push(slot);
-        }
+        let is_done = cell.queue.next_expiry().is_none_or(|at| at > *now);
         queues.account(slot);
+        if !is_done {
+            queues.mark_expiring(slot);
+        }
+        is_done
     }
 
-    /// Goes on with queues of which more has expired than one turn takes, if those that it goes to can take it.
+    /// Goes on with the queues of which more has expired than one turn takes.
     pub(super) fn expire_more(&mut self) {
-        if self.outboxes.iter().any(Outbox::is_full) {
-            return;
-        }
-        for slot in std::mem::take(&mut self.queues.expiring) {
-            self.expire(slot);
-            self.queues.mark_runnable(slot);
+        for slot in self.queues.take_expiring() {
+            if self.expire(slot) {
+                self.queues.mark_runnable(slot);
+            }
         }
     }
 
@@ -215,9 +224,9 @@ impl Shard {
 
 /// Who takes the next message of a queue. Consumers that can't take one now are suspended on the way.
 #[inline]
-fn pick(cell: &mut QueueCell, connections: &mut Connections, own: ShardIndex) -> Option<Picked> {
+fn pick(consumers: &mut Consumers<ConsumerHome>, connections: &mut Connections, own: ShardIndex) -> Option<Picked> {
     loop {
-        let (key, home, acknowledges) = cell.consumers.peek_next()?;
+        let (key, home, acknowledges) = consumers.peek_next()?;
         let home = *home;
         let ready = if home.connection.shard == own {
             connections
@@ -227,10 +236,10 @@ fn pick(cell: &mut QueueCell, connections: &mut Connections, own: ShardIndex) ->
             home.window_octets > 0
         };
         if ready {
-            cell.consumers.next();
+            consumers.next();
             return Some(Picked { key, home, acknowledges });
         }
-        cell.consumers.suspend(key);
+        consumers.suspend(key);
     }
 }
 

@@ -7,13 +7,13 @@
 use super::{
     Shard,
     basic_methods::precondition,
-    publish::Origin,
+    publish::{Origin, Published},
     shard_message::{Asker, ConsumerHome, ShardMessage},
 };
 use crate::{
     connection::Mode,
     definitions::{ConnectionId, QueueId, ShardIndex},
-    limits::OUTPUT_PAUSE_OCTETS,
+    limits::{FRAME_OCTETS_MAX, MESSAGE_OVERHEAD_OCTETS, OUTPUT_PAUSE_OCTETS},
     message::MessageView,
     protocol::{
         exception::Exception,
@@ -107,24 +107,32 @@ impl Shard {
         Some(Asker { connection: ConnectionId { shard, slot, generation }, channel })
     }
 
-    /// Publishes to a reply address through the default exchange. Whether the routing key was one.
+    /// Publishes to a reply address through the default exchange. `None` where the routing key is none.
     pub(super) fn publish_reply(
         &mut self,
         origin: &Origin<'_>,
         publish: &basic::Publish<'_>,
         message: &MessageView<'_>,
-    ) -> bool {
+    ) -> Option<Published> {
         if !publish.routing_key.starts_with(REPLY_TO_QUEUE) {
-            return false;
+            return None;
         }
-        let Some(to) = self.read_reply_address(publish.routing_key) else { return false };
+        let to = self.read_reply_address(publish.routing_key)?;
+        let mut full_peer = None;
         let is_known = usize::from(to.connection.shard.0) < self.outboxes.len();
         if to.connection.shard == self.index {
             self.deliver_reply(to, message);
         } else if is_known {
-            let batch = self.outboxes[usize::from(to.connection.shard.0)].batch();
-            let content = batch.put_content(message);
-            batch.messages.push(ShardMessage::Reply { to, content });
+            let outbox = &mut self.outboxes[usize::from(to.connection.shard.0)];
+            if outbox.is_full() {
+                full_peer = Some(to.connection.shard);
+                if origin.may_wait {
+                    return Some(Published::PeerIsFull(to.connection.shard));
+                }
+            }
+            let content = outbox.batch().put_content(message);
+            outbox.batch().messages.push(ShardMessage::Reply { to, content });
+            outbox.add_publish(super::deliver::content_octets(message) as u64 + MESSAGE_OVERHEAD_OCTETS);
         }
         self.metrics.published += 1;
         let channel = self.channel_mut(origin.slot, origin.number);
@@ -132,14 +140,15 @@ impl Shard {
             confirms.publish(0, false);
             self.note_verdicts(origin.slot, origin.number);
         }
-        true
+        Some(full_peer.map_or(Published::Done, Published::PeerIsFull))
     }
 
     /// Delivers a reply to its requester, if that still is there and reads what it gets: replies are promised to nobody, and
     /// no queue holds them back.
     pub(super) fn deliver_reply(&mut self, to: Asker, message: &MessageView<'_>) {
         let Some(connection) = self.connections.with_id(to.connection.slot, to.connection.generation) else { return };
-        if connection.output.len() >= OUTPUT_PAUSE_OCTETS {
+        if connection.output.len() + message.body.len() >= OUTPUT_PAUSE_OCTETS - FRAME_OCTETS_MAX {
+            self.metrics.replies_dropped += 1;
             return;
         }
         let Some(index) = connection.channel(to.channel).and_then(|channel| channel.reply_consumer) else { return };

@@ -10,18 +10,23 @@ use super::{
     batch::Batch,
     control_message::ControlRequest,
     mesh::{Links, Mail},
-    socket::{self, Socket},
+    socket::{self, REST, Socket},
 };
 use crate::{
     definitions::Definitions,
     limits::{FRAME_OCTETS_MAX, READ_OCTETS},
 };
 use arc_swap::ArcSwap;
-use glommio::{LocalExecutorBuilder, Placement, net::TcpStream, timer};
+use glommio::{
+    LocalExecutorBuilder, Placement,
+    net::TcpStream,
+    timer::{self, Timer},
+};
 use std::{
     cell::RefCell,
-    future::poll_fn,
+    future::{Future, poll_fn},
     net::SocketAddr,
+    pin::Pin,
     rc::Rc,
     sync::{
         Arc,
@@ -135,6 +140,8 @@ pub(super) struct EventLoop {
     later: Vec<(usize, Batch)>,
     is_closing: bool,
     ticks: u64,
+    /// Whether the next turn that the shard wants is on its way.
+    is_resting: bool,
 }
 
 /// Runs a shard on the current thread until it is told to end and its connections are gone. Calls `started` once it runs.
@@ -173,12 +180,17 @@ async fn live(start: ShardStart) {
         }
     })
     .detach();
+    // A shard that has more to do of itself rests in between: I/O is looked for only when no task can run.
+    let mut rest: Option<Timer> = None;
     poll_fn(|context| {
         doorbell.register(context.waker());
         doorbell.answer();
         let (accepted, is_over) = {
             let mut event_loop = event_loop.borrow_mut();
+            event_loop.is_resting = true;
             event_loop.pump();
+            rest = event_loop.shard.wants_turn().then(|| Timer::new(REST));
+            event_loop.is_resting = rest.as_mut().is_some_and(|timer| Pin::new(timer).poll(context).is_pending());
             (std::mem::take(&mut event_loop.accepted), event_loop.is_over())
         };
         for (stream, peer) in accepted {
@@ -229,6 +241,7 @@ impl EventLoop {
             later: Vec::new(),
             is_closing: false,
             ticks: 0,
+            is_resting: false,
         }
     }
 
@@ -334,7 +347,7 @@ impl EventLoop {
             }
         }
         self.send_batches();
-        if self.shard.wants_turn() {
+        if self.shard.wants_turn() && !self.is_resting {
             self.links.doorbell.poke();
         }
         while let Some(slot) = self.shard.poll_resumed() {

@@ -239,7 +239,7 @@ impl Shard {
 
     /// Whether another turn would do more, without anything having come in.
     pub fn wants_turn(&self) -> bool {
-        !self.queues.expiring.is_empty() && !self.outboxes.iter().any(Outbox::is_full)
+        self.queues.are_expiring()
     }
 
     /// The memory that queues and connections hold, in octets: none once there are none. Outboxes keep some for reuse.

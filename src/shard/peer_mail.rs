@@ -76,7 +76,7 @@ impl Shard {
         }
     }
 
-    /// Gives messages of one publisher to a queue, and tells the publisher's shard which were taken.
+    /// Gives messages to a queue; where they have a publisher, tells its shard which were taken.
     fn handle_publishes(
         &mut self,
         from: usize,

@@ -112,8 +112,10 @@ impl Shard {
             connection.incoming_octets += octets;
             return Ok(Published::Done);
         }
-        if publish.exchange.is_empty() && self.publish_reply(origin, publish, &message) {
-            return Ok(Published::Done);
+        if publish.exchange.is_empty()
+            && let Some(published) = self.publish_reply(origin, publish, &message)
+        {
+            return Ok(published);
         }
         let whither = self.find_route(origin, &message, &told.more_keys);
         let whither = whither.unwrap_or_else(|| Whither::Computed(Route::default()));
@@ -132,7 +134,7 @@ impl Shard {
             return;
         }
         let told = self.read_properties(origin, message.properties).unwrap_or_default();
-        if publish.exchange.is_empty() && self.publish_reply(origin, &publish, message) {
+        if publish.exchange.is_empty() && self.publish_reply(origin, &publish, message).is_some() {
             return;
         }
         let whither = self.find_route(origin, message, &told.more_keys);

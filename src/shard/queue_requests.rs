@@ -63,7 +63,10 @@ impl Shard {
             self.answer(from, reply);
             return;
         };
-        self.expire(slot);
+        while !self.expire(slot) && matches!(request, QueueRequest::Get { .. }) {
+            // Who asks for one message is told that there is none only if there is none.
+            self.publish_dead_letters();
+        }
         let now = self.now;
         let cell = self.queues.get_mut(slot).expect("the queue was just found");
         cell.used_at = now;
@@ -116,10 +119,8 @@ impl Shard {
 
     fn get_message(&mut self, from: Asker, slot: u32, acknowledges: bool) {
         let queue = self.queues.handle(slot, self.index);
-        let is_expiring = self.queues.expiring.contains(&slot);
         let cell = self.queues.get_mut(slot).expect("the caller found the queue");
-        let front = if is_expiring { None } else { cell.queue.front() };
-        let Some(front) = front else {
+        let Some(front) = cell.queue.front() else {
             self.answer(from, QueueReply::Empty);
             return;
         };

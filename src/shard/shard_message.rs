@@ -95,7 +95,7 @@ pub enum QueueReply {
 /// One thing that a shard tells another.
 #[derive(Debug)]
 pub enum ShardMessage {
-    /// Messages for a queue, of one publisher.
+    /// Messages for a queue; where they are to be answered, of one publisher.
     Publish {
         /// The queue.
         queue: QueueHandle,

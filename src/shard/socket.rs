@@ -29,7 +29,7 @@ pub const READS_MAX: u32 = 4;
 /// Methods that had to wait for an answer, one after the other, before a connection rests.
 const RESUMES_MAX: u32 = 64;
 /// How long it rests then.
-const REST: Duration = Duration::from_micros(20);
+pub const REST: Duration = Duration::from_micros(20);
 /// Slices in one vectored write.
 const SLICES_MAX: usize = 64;
 /// Capacity that a connection may keep for what is left of its input, in octets.

@@ -20,7 +20,7 @@ pub(super) struct Connections {
     pub resumed: Vec<u32>,
     /// Those with something to confirm.
     pub confirming: Vec<u32>,
-    /// Memory of outputs and of content that has not arrived whole, in octets.
+    /// Memory of outputs, of content that has not arrived whole, of transactions and unacknowledged deliveries, in octets.
     pub octets_held: u64,
 }
 
@@ -102,6 +102,8 @@ pub struct QueueCell {
     pub is_runnable: bool,
     /// Whether it is in the list of queues that something happens to when time passes.
     is_timed: bool,
+    /// Whether it is in the list of queues that go on expiring.
+    is_expiring: bool,
     /// When it was last used, for `x-expires`.
     pub used_at: u64,
     accounted_octets: u64,
@@ -119,8 +121,9 @@ pub(super) struct Queues {
     pub runnable: Vec<u32>,
     /// Those that something happens to when time passes; may name one that has changed hands twice.
     timed: Vec<u32>,
-    /// Those that have more expired messages at their head than one turn takes: nothing is taken from them until these are gone.
-    pub expiring: Vec<u32>,
+    /// Those that have more expired messages at their head than one turn takes, each once: nobody gets anything from them before
+    /// these are gone.
+    expiring: Vec<u32>,
     /// Memory of their messages, in octets.
     pub octets_held: u64,
 }
@@ -134,6 +137,7 @@ impl Queues {
             consumers,
             is_runnable: false,
             is_timed: false,
+            is_expiring: false,
             used_at: now,
             accounted_octets: 0,
             definition,
@@ -154,7 +158,6 @@ impl Queues {
     pub fn remove(&mut self, slot: u32) -> Option<Box<QueueCell>> {
         let cell = self.cells.get_mut(slot as usize)?.take()?;
         self.by_id.remove(&cell.definition.id);
-        self.expiring.retain(|expiring| *expiring != slot);
         self.free.push(slot);
         self.octets_held -= cell.accounted_octets;
         Some(cell)
@@ -173,10 +176,40 @@ impl Queues {
         let Self { cells, timed, .. } = self;
         timed.retain(|slot| {
             let Some(cell) = cells[*slot as usize].as_deref_mut() else { return false };
-            cell.is_timed = cell.definition.options.expires_millis.is_some() || cell.queue.next_expiry().is_some();
+            cell.is_timed = cell.definition.options.expires_millis.is_some() || cell.queue.may_expire();
             cell.is_timed
         });
         timed.clone()
+    }
+
+    /// Notes that more of a queue has expired than this turn takes.
+    pub fn mark_expiring(&mut self, slot: u32) {
+        if let Some(cell) = self.cells[slot as usize].as_deref_mut()
+            && !cell.is_expiring
+        {
+            cell.is_expiring = true;
+            self.expiring.push(slot);
+        }
+    }
+
+    /// The queues to go on with, the one that has waited longest first; they are no longer in the list.
+    pub fn take_expiring(&mut self) -> Vec<u32> {
+        let mut taken = std::mem::take(&mut self.expiring);
+        for slot in &taken {
+            if let Some(cell) = self.cells[*slot as usize].as_deref_mut() {
+                cell.is_expiring = false;
+            }
+        }
+        // Who comes first may leave no room for the others.
+        if !taken.is_empty() {
+            taken.rotate_left(1);
+        }
+        taken
+    }
+
+    /// Whether there are queues to go on with.
+    pub fn are_expiring(&self) -> bool {
+        !self.expiring.is_empty()
     }
 
     /// Notes that a queue holds messages that expire.

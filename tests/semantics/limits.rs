@@ -1,12 +1,12 @@
 //! Queues with limits of length and time.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::broker::Broker;
-use crate::support::methods::{self, EXCLUSIVE, NO_ACK, basic, confirm, queue};
-use crate::support::octets::Table;
-use crate::support::unique;
+use crate::support::methods::{self, EXCLUSIVE, NO_ACK, PASSIVE, basic, confirm, queue};
+use crate::support::octets::{Octets, Table};
 use crate::support::wire::Wire;
+use crate::support::{unique, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -37,38 +37,80 @@ fn a_full_queue_refuses_also_while_a_consumer_waits() {
     }
 }
 
-/// Goal: no consumer gets what has expired, however much of it there is, and all of it reaches the dead letter exchange soon.
-/// Method: many times what one turn expires; a consumer and a `basic.get` come when all of it has expired at once.
+/// Publishes with an expiration.
+fn publish_expiring(wire: &mut Wire, queue: &str, millis: &str) {
+    wire.send_method(1, &methods::publish("", queue, 0));
+    wire.send_frame(2, 1, &methods::content_header(4, &Octets::new().u16(1 << 8).short(millis).0));
+    wire.send_frame(3, 1, b"late");
+}
+
+/// Waits until a queue has so many messages.
+#[track_caller]
+fn wait_for_count(wire: &mut Wire, queue: &str, count: u32) {
+    wait_until("the messages are there", SOON, || {
+        let passive = methods::queue_declare(queue, PASSIVE, &Table::new());
+        let mut declared = wire.call(1, &passive, queue::DECLARE_OK);
+        declared.short();
+        declared.u32() == count
+    });
+}
+
+/// Goal: nobody gets what has expired, however much of it there is and wherever it stands, and all of it reaches the dead letter
+/// exchange soon.
+/// Method: very many expired messages behind one that does not expire, so that they all come to the front at once: when
+/// `basic.get` takes that one, and when it is delivered to a consumer. The dead letters go to another shard and to the same.
 #[test]
 fn very_many_that_expire_at_once_go_to_the_dead_letter_exchange_only() {
-    const MESSAGES: usize = 20_000;
+    const MESSAGES: u32 = 20_000;
     let broker = Broker::start(&["--shards", "2"]);
-    // Connections on either shard: the two queues are at home on different ones.
+    // On either shard.
     let (mut wire, mut other) = (Wire::open(&broker), Wire::open(&broker));
-    let dead = unique("dead");
-    other.call(1, &methods::queue_declare(&dead, 0, &Table::new()), queue::DECLARE_OK);
-    let name = unique("expiring");
-    let arguments = Table::new().i32("x-message-ttl", 1_500);
-    let arguments = arguments.text("x-dead-letter-exchange", "").text("x-dead-letter-routing-key", &dead);
-    let began = Instant::now();
-    declare(&mut wire, &name, &arguments);
-    for _ in 0..MESSAGES {
-        wire.publish(1, "", &name, 0, b"late");
-    }
-    wire.synchronise(1);
-    std::thread::sleep(Duration::from_millis(1_600).saturating_sub(began.elapsed()));
-    assert!(wire.get(1, &name, true).is_none(), "an expired message was got");
-    wire.call(1, &methods::consume(&name, "c", NO_ACK), basic::CONSUME_OK);
-    let limit = Instant::now() + SOON;
-    loop {
-        let mut declared =
-            other.call(1, &methods::queue_declare(&dead, methods::PASSIVE, &Table::new()), queue::DECLARE_OK);
-        declared.short();
-        if declared.u32() as usize == MESSAGES {
-            break;
+    for (is_got, is_far) in [(true, false), (true, true), (false, false), (false, true)] {
+        let (dead, name) = (unique("dead"), unique("expiring"));
+        let owner = if is_far { &mut other } else { &mut wire };
+        owner.call(1, &methods::queue_declare(&dead, 0, &Table::new()), queue::DECLARE_OK);
+        let arguments = Table::new().text("x-dead-letter-exchange", "").text("x-dead-letter-routing-key", &dead);
+        declare(&mut wire, &name, &arguments);
+        wire.publish(1, "", &name, 0, b"stays");
+        for _ in 0..MESSAGES {
+            publish_expiring(&mut wire, &name, "10");
         }
-        assert!(Instant::now() < limit, "the dead letters do not come");
+        wire.synchronise(1);
+        std::thread::sleep(Duration::from_millis(30));
+        if is_got {
+            assert_eq!(wire.get(1, &name, true).expect("it does not expire").text(), "stays");
+            wire.publish(1, "", &name, 0, b"behind them");
+            assert_eq!(wire.get(1, &name, true).expect("it does not expire").text(), "behind them");
+        } else {
+            wire.call(1, &methods::consume(&name, "c", NO_ACK), basic::CONSUME_OK);
+            assert_eq!(wire.expect_delivery(1).text(), "stays");
+        }
+        wait_for_count(&mut other, &dead, MESSAGES);
+        wire.expect_quiet();
+        other.call(1, &methods::queue_delete(&dead), queue::DELETE_OK);
+        if !is_got {
+            wire.call(1, &methods::cancel("c"), basic::CANCEL_OK);
+        }
     }
-    wire.expect_quiet();
+}
+
+/// Goal: a message that came back expires at its time, though nobody touches its queue any more.
+/// Method: a consumer takes it at once, and leaves before its time is up.
+#[test]
+fn what_came_back_expires() {
+    let broker = Broker::start(&["--shards", "2"]);
+    let (mut wire, mut other) = (Wire::open(&broker), Wire::open(&broker));
+    let (dead, name) = (unique("dead"), unique("expiring"));
+    other.call(1, &methods::queue_declare(&dead, 0, &Table::new()), queue::DECLARE_OK);
+    let arguments = Table::new().text("x-dead-letter-exchange", "").text("x-dead-letter-routing-key", &dead);
+    other.call(1, &methods::queue_declare(&name, 0, &arguments), queue::DECLARE_OK);
+    wire.call(1, &methods::consume(&name, "c", 0), basic::CONSUME_OK);
+    publish_expiring(&mut other, &name, "1500");
+    assert_eq!(wire.expect_delivery(1).text(), "late");
+    // Some ticks find nothing that could expire.
+    std::thread::sleep(Duration::from_millis(500));
+    wire.close();
+    wait_for_count(&mut other, &dead, 1);
     other.call(1, &methods::queue_delete(&dead), queue::DELETE_OK);
+    other.call(1, &methods::queue_delete(&name), queue::DELETE_OK);
 }
