@@ -231,3 +231,35 @@ fn a_purge_takes_only_what_is_ready() {
     wait_until("it is back", SOON, || wire.counts(1, &name).0 == 1);
     assert_eq!(wire.call(1, &methods::queue_delete(&name), queue::DELETE_OK).u32(), 1);
 }
+
+/// Goal: a cancel that crosses the deletion of its queue on another shard is answered once, and everything goes on.
+/// Method: both at the same time, again and again; the consumer may be told of the deletion before, not after its cancel-ok.
+#[test]
+fn a_cancel_that_crosses_the_deletion_is_answered() {
+    let broker = Broker::start(&["--shards", "3"]);
+    let mut consumers = [Wire::open(&broker), Wire::open(&broker), Wire::open(&broker)];
+    let mut owner = Wire::open(&broker);
+    for round in 0..100 {
+        let name = unique("crossing");
+        owner.call(1, &methods::queue_declare(&name, 0, &Table::new()), queue::DECLARE_OK);
+        let consumer = &mut consumers[round % 3];
+        consumer.call(1, &methods::consume(&name, "c", 0), basic::CONSUME_OK);
+        owner.send_method(1, &methods::queue_delete(&name));
+        consumer.send_method(1, &methods::cancel("c"));
+        let mut told = 0;
+        loop {
+            match consumer.read_frame().method_id() {
+                Some(basic::CANCEL) => told += 1,
+                Some(basic::CANCEL_OK) => break,
+                other => panic!("{other:?} instead of cancel or cancel-ok"),
+            }
+        }
+        assert!(told <= 1, "told {told} times");
+        owner.expect_method(1, queue::DELETE_OK);
+        consumer.synchronise(1);
+        // The tag is free again.
+        let own = consumer.declare(1, "", EXCLUSIVE);
+        consumer.call(1, &methods::consume(&own, "c", NO_ACK), basic::CONSUME_OK);
+        consumer.call(1, &methods::cancel("c"), basic::CANCEL_OK);
+    }
+}
