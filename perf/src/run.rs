@@ -14,8 +14,9 @@ use crate::engine::check::{Evidence, under_way};
 use crate::engine::client::{Client, Endpoint, Product};
 use crate::engine::clock::{Schedule, nanos};
 use crate::engine::recorder::Recordings;
-use crate::engine::topology::Topology;
+use crate::engine::topology::{Made, Topology};
 use crate::engine::trace;
+use crate::engine::unchecked;
 use crate::engine::worker::{self, Event, Report, Snapshot};
 use crate::interrupt;
 use crate::machine::broker_process;
@@ -104,6 +105,7 @@ struct Measurement<'r> {
     labels: &'r Labels,
     observe: &'r mut dyn FnMut(&Interval),
     product: Product,
+    made: Made,
     broker_pid: Option<u32>,
     resident_octets_before: u64,
     /// What each thread has told of each second.
@@ -139,26 +141,37 @@ impl<'r> Measurement<'r> {
         observe: &'r mut dyn FnMut(&Interval),
     ) -> Result<Self, RunError> {
         let options = &shared.options;
-        let broker_pid = options.broker_pid.or_else(|| broker_process::listener(shared.endpoints[0].address));
+        let listeners = || -> Vec<Option<u32>> {
+            shared.endpoints.iter().map(|endpoint| broker_process::listener(endpoint.address)).collect()
+        };
+        let broker_pid = options.broker_pid.or_else(|| the_only_one(&listeners()));
         if let Some(pid) = options.broker_pid
             && usage(pid).is_none()
         {
             return Err(RunError::Options(format!("--broker-pid: there is no process {pid}")));
         }
-        let declared = control(shared, async |client| shared.topology.declare(client, options).await);
-        let (product, message_count) = declared?;
-        if message_count > 0 && options.producers > 0 && !options.workload.is_churn() {
-            return Err(RunError::Broker(format!(
+        let mut made = Made::default();
+        let declared = control(shared, async |client| shared.topology.declare(client, options, &mut made).await);
+        let declared = declared.and_then(|(product, message_count)| {
+            if message_count == 0 || options.producers == 0 || options.workload.is_churn() {
+                return Ok(product);
+            }
+            Err(RunError::Broker(format!(
                 "{message_count} messages are in the queues already, so nothing could be checked: purge or delete the \
                  queues, or choose other ones with -u"
-            )));
-        }
+            )))
+        });
+        let product = declared.inspect_err(|_| {
+            // Why it came to nothing says more than what may become of the rest.
+            let _ = control(shared, async |client| made.delete(client).await);
+        })?;
         let resident_octets_before = broker_pid.and_then(usage).map_or(0, |usage| usage.resident_octets);
         Ok(Self {
             shared,
             labels,
             observe,
             product,
+            made,
             broker_pid,
             resident_octets_before,
             snapshots: BTreeMap::new(),
@@ -391,9 +404,8 @@ impl<'r> Measurement<'r> {
                 return true;
             }
             if now - from > nanos(Duration::from_secs(options.drain_limit)) && are_finished {
-                self.warnings.push(format!(
-                    "{left} messages were still under way {} s after the end (--drain-limit): whether some are lost was not \
-                     checked",
+                shared.fail(format!(
+                    "{left} messages were still under way {} s after the end (--drain-limit)",
                     options.drain_limit
                 ));
                 return false;
@@ -420,10 +432,10 @@ impl<'r> Measurement<'r> {
 
     fn delete(&mut self) {
         let options = &self.shared.options;
-        if options.keep || options.predeclared {
+        if options.keep || self.made == Made::default() {
             return;
         }
-        let deleted = control(self.shared, async |client| self.shared.topology.delete(client, options).await);
+        let deleted = control(self.shared, async |client| self.made.delete(client).await);
         if let Err(error) = deleted {
             self.warnings.push(format!("the queues are left behind: {error}"));
         }
@@ -469,6 +481,7 @@ impl<'r> Measurement<'r> {
             check: Check::default(),
             intervals: Vec::new(),
             failures,
+            unchecked: unchecked::reasons(options, is_complete),
         };
         for (count, what) in [
             (unanswered, "publishes or commits were not answered by the broker"),
@@ -512,7 +525,7 @@ impl<'r> Measurement<'r> {
         let from = self.measured_from.and_then(|sample| sample.broker);
         Some(BrokerUse {
             pid: self.broker_pid?,
-            cpu_seconds: cpu_seconds(from, self.last.broker).unwrap_or(0.0),
+            cpu_seconds: cpu_seconds(from, self.last.broker)?,
             resident_octets_before: self.resident_octets_before,
             resident_octets_max: resident.unwrap_or(self.resident_octets_before),
         })
@@ -552,6 +565,9 @@ impl<'r> Measurement<'r> {
                  {late_millis:.1} ms late or more, which response times include"
             ));
         }
+        if self.shared.endpoints.len() > 1 && self.broker_pid.is_none() {
+            self.warnings.push("the brokers' CPU time and memory are not reported: they are several processes".to_owned());
+        }
         let blocked = self.shared.totals().blocked;
         if blocked > 0 {
             self.warnings.push(format!("the broker has blocked publishers {blocked} times (connection.blocked)"));
@@ -581,10 +597,31 @@ fn control<T>(
     result.map_err(|error| RunError::Broker(endpoint.sentence(&error)))
 }
 
+/// The process behind all addresses; `None` where there are several, of which one would tell only a part.
+fn the_only_one(listeners: &[Option<u32>]) -> Option<u32> {
+    let (first, others) = listeners.split_first()?;
+    first.filter(|_| others.iter().all(|other| other == first))
+}
+
 fn is_empty(interval: &Interval) -> bool {
     interval.counts == Counts::default()
 }
 
 fn cpu_seconds(from: Option<Usage>, to: Option<Usage>) -> Option<f64> {
     Some(to?.cpu_seconds - from?.cpu_seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a process is the broker only where it is behind each of the addresses.
+    #[test]
+    fn one_process_behind_all_addresses() {
+        assert_eq!(the_only_one(&[Some(5)]), Some(5));
+        assert_eq!(the_only_one(&[Some(5), Some(5)]), Some(5));
+        for several in [&[Some(5), Some(6)][..], &[Some(5), None], &[None, Some(5)], &[None, None], &[]] {
+            assert_eq!(the_only_one(several), None, "{several:?}");
+        }
+    }
 }
