@@ -129,12 +129,13 @@ impl Rate {
 pub type CountField = (&'static str, fn(&Counts) -> u64);
 
 /// What is counted, in the order in which it is shown.
-pub const COUNTS: [CountField; 8] = [
+pub const COUNTS: [CountField; 9] = [
     ("published", |counts| counts.published),
     ("confirmed", |counts| counts.confirmed),
     ("received", |counts| counts.received),
     ("acknowledged", |counts| counts.acknowledged),
     ("requeued", |counts| counts.requeued),
+    ("rejected", |counts| counts.rejected),
     ("returned", |counts| counts.returned),
     ("refused", |counts| counts.refused),
     ("operations", |counts| counts.operations),

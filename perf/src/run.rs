@@ -21,7 +21,7 @@ use crate::engine::worker::{self, Event, Report, Snapshot};
 use crate::interrupt;
 use crate::machine::broker_process;
 use crate::machine::process::{Usage, usage};
-use crate::machine::{own_cores, pin, unix_millis};
+use crate::machine::{own_cores, pin, siblings, unix_millis};
 use crate::options::{RunOptions, Workload};
 use crate::result::{BrokerUse, Check, Counts, Interval, Phase, Recorded, Run, Target};
 
@@ -551,10 +551,7 @@ impl<'r> Measurement<'r> {
     /// What a reader should know.
     fn warn(&mut self, run: &Run) {
         let client_cores = if run.client_cores.is_empty() { own_cores() } else { run.client_cores.clone() };
-        let shared: Vec<usize> = client_cores.into_iter().filter(|core| run.target.cores.contains(core)).collect();
-        if !shared.is_empty() {
-            self.warnings.push(format!("load generator and broker may both run on cores {shared:?}: pin them apart"));
-        }
+        self.warnings.extend(shared_cores(&client_cores, &run.target.cores, siblings));
         let mut send_lag = Recorded::default();
         let measured = self.intervals.iter().filter(|interval| !interval.is_warm_up);
         measured.filter_map(|interval| interval.histograms.get("send-lag")).for_each(|lag| send_lag.add(lag));
@@ -566,7 +563,8 @@ impl<'r> Measurement<'r> {
             ));
         }
         if self.shared.endpoints.len() > 1 && self.broker_pid.is_none() {
-            self.warnings.push("the brokers' CPU time and memory are not reported: they are several processes".to_owned());
+            self.warnings
+                .push("the brokers' CPU time and memory are not reported: they are several processes".to_owned());
         }
         let blocked = self.shared.totals().blocked;
         if blocked > 0 {
@@ -603,6 +601,19 @@ fn the_only_one(listeners: &[Option<u32>]) -> Option<u32> {
     first.filter(|_| others.iter().all(|other| other == first))
 }
 
+/// What to say of cores on which both may run, or whose hyperthreads they share.
+fn shared_cores(client: &[usize], broker: &[usize], siblings: impl Fn(usize) -> Vec<usize>) -> Option<String> {
+    let (same, others): (Vec<usize>, Vec<usize>) = client.iter().partition(|core| broker.contains(core));
+    if !same.is_empty() {
+        return Some(format!("load generator and broker may both run on cores {same:?}: pin them apart"));
+    }
+    let is_twin = |core: &usize| siblings(*core).iter().any(|other| broker.contains(other));
+    let twins: Vec<usize> = others.into_iter().filter(is_twin).collect();
+    (!twins.is_empty()).then(|| {
+        format!("cores {twins:?} of the load generator are hyperthreads of the broker's ones, and slow them down: pin it elsewhere")
+    })
+}
+
 fn is_empty(interval: &Interval) -> bool {
     interval.counts == Counts::default()
 }
@@ -614,6 +625,17 @@ fn cpu_seconds(from: Option<Usage>, to: Option<Usage>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: shared cores are told, and hyperthreads of one core like them; cores apart are not.
+    #[test]
+    fn cores_that_are_shared() {
+        let pairs = |core: usize| vec![core % 4, core % 4 + 4];
+        let told = |client: &[usize], broker: &[usize]| shared_cores(client, broker, pairs).unwrap_or_default();
+        assert!(told(&[1, 2], &[2, 3]).contains("both run on cores [2]"));
+        assert!(told(&[1, 2], &[6]).contains("cores [2] of the load generator are hyperthreads"));
+        assert_eq!((told(&[1, 5], &[2, 6]), told(&[1], &[])), (String::new(), String::new()));
+        assert!(siblings(0).contains(&0));
+    }
 
     /// Goal: a process is the broker only where it is behind each of the addresses.
     #[test]

@@ -94,8 +94,10 @@ fn rounds_that_differ_count() {
     }
     assert!((64..=79).contains(&held), "{held} of 80");
     let column = Column::of_runs("a", vec![exponential(1e4, 40, 100, &mut random)]).remove(0);
-    let (from, to) =
-        estimates(&column, Some("service"), &[p("p50")], 200, Seeds::of(1)).remove(0).and_then(|one| one.interval).expect("there");
+    let (from, to) = estimates(&column, Some("service"), &[p("p50")], 200, Seeds::of(1))
+        .remove(0)
+        .and_then(|one| one.interval)
+        .expect("there");
     assert!(width > 2.0 * (to - from) / truth, "{width}");
 }
 
@@ -122,13 +124,22 @@ fn no_intervals_without_grounds() {
         |intervals, random: &mut Random| Column::of_runs("a", vec![exponential(1e4, intervals, 100, random)]).remove(0);
     let metrics = ["p50", "p99.9", "max", "rate"].map(p);
     let many = column(10, &mut random);
-    let found: Vec<Estimate> = estimates(&many, Some("service"), &metrics, 50, Seeds::of(1)).into_iter().flatten().collect();
+    let found: Vec<Estimate> =
+        estimates(&many, Some("service"), &metrics, 50, Seeds::of(1)).into_iter().flatten().collect();
     assert_eq!(found.iter().map(|one| one.interval.is_some()).collect::<Vec<_>>(), [true, false, false, true]);
     assert!(found[1].is_rare && !found[0].is_rare);
-    assert_eq!(found, estimates(&many, Some("service"), &metrics, 50, Seeds::of(1)).into_iter().flatten().collect::<Vec<_>>());
-    assert_ne!(found[0].draws, estimates(&many, Some("service"), &metrics, 50, Seeds::of(2)).remove(0).expect("there").draws);
+    assert_eq!(
+        found,
+        estimates(&many, Some("service"), &metrics, 50, Seeds::of(1)).into_iter().flatten().collect::<Vec<_>>()
+    );
+    assert_ne!(
+        found[0].draws,
+        estimates(&many, Some("service"), &metrics, 50, Seeds::of(2)).remove(0).expect("there").draws
+    );
     let few = column(4, &mut random);
-    assert!(estimates(&few, Some("service"), &metrics, 50, Seeds::of(1)).iter().flatten().all(|one| one.interval.is_none()));
+    assert!(
+        estimates(&few, Some("service"), &metrics, 50, Seeds::of(1)).iter().flatten().all(|one| one.interval.is_none())
+    );
     assert_eq!(estimates(&many, Some("confirm"), &metrics[..1], 50, Seeds::of(1)), [None]);
 }
 

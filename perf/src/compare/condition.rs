@@ -188,7 +188,10 @@ mod tests {
     fn limits_on_both_sides() {
         let table = table();
         let check = |text: &str, is_sure: bool, expected: usize| {
-            let outcome = text.parse::<Condition>().expect("well-formed").judge(&table, Certainty { is_sure, ..Certainty::default() });
+            let outcome = text
+                .parse::<Condition>()
+                .expect("well-formed")
+                .judge(&table, Certainty { is_sure, ..Certainty::default() });
             assert_eq!(outcome.failures.len(), expected, "{text}: {outcome:?}");
             assert!(outcome.judged_count > 0, "{text}");
         };

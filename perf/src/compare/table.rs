@@ -176,8 +176,9 @@ fn table(
             columns.iter().zip(&titles).map(|(column, title)| format!("{title}: {}", has(column))).collect();
         notes.push(format!("they have no histogram in common; {}", each.join("; ")));
     }
-    let pairs: Vec<usize> =
-        (0..columns.len()).map(|own| (0..own).find(|&other| are_paired(columns[other], columns[own])).unwrap_or(own)).collect();
+    let pairs: Vec<usize> = (0..columns.len())
+        .map(|own| (0..own).find(|&other| are_paired(columns[other], columns[own])).unwrap_or(own))
+        .collect();
     let columns: Vec<Shown> = (0_u64..)
         .zip(columns.iter().zip(titles))
         .zip(pairs)
@@ -248,7 +249,8 @@ fn notes_of(columns: &[Shown]) -> Vec<String> {
         }
     }
     notes.extend(unchecked_notes(columns));
-    let has_intervals = |shown: &&Shown| shown.estimates.iter().flat_map(|(_, one)| one).any(|one| one.interval.is_some());
+    let has_intervals =
+        |shown: &&Shown| shown.estimates.iter().flat_map(|(_, one)| one).any(|one| one.interval.is_some());
     let single: Vec<&str> = columns
         .iter()
         .filter(|shown| shown.column.runs().len() == 1)

@@ -39,7 +39,10 @@ mod tests {
             let options = RunOptions::try_parse_from(line.split_whitespace()).expect(line);
             let found = reasons(&options, is_complete);
             assert_eq!(found.len(), expected.len(), "{line}: {found:?}");
-            found.iter().zip(expected).for_each(|(found, expected)| assert!(found.contains(expected), "{line}: {found}"));
+            found
+                .iter()
+                .zip(expected)
+                .for_each(|(found, expected)| assert!(found.contains(expected), "{line}: {found}"));
         };
         check("-s 16", true, &[]);
         check("-w rpc", true, &[]);

@@ -185,7 +185,10 @@ mod tests {
         let told = |sentence: &str| vec![sentence.to_owned()];
         let run = Run { failures: told("it ended early"), unchecked: told("whether all came"), ..run };
         let data = run_data(&run, &["response".to_owned()]);
-        assert_eq!((&data["failures"][0], &data["unchecked"][0]), (&json!("it ended early"), &json!("whether all came")));
+        assert_eq!(
+            (&data["failures"][0], &data["unchecked"][0]),
+            (&json!("it ended early"), &json!("whether all came"))
+        );
         assert_eq!(data["start"].as_array().map(Vec::len), Some(20));
         let max = run.intervals.iter().map(|interval| interval.histograms["response"].0.max()).max();
         let found =

@@ -195,8 +195,10 @@ pub struct Counts {
     pub received: u64,
     /// Acknowledged by consumers.
     pub acknowledged: u64,
-    /// Given back by consumers.
+    /// Given back by consumers, to come again.
     pub requeued: u64,
+    /// Refused by consumers for good (`basic.nack` without `requeue`).
+    pub rejected: u64,
     /// Churn: operations done (connections, channels, queues or bindings made and removed); RPC: replies.
     pub operations: u64,
 }
@@ -260,7 +262,9 @@ impl Run {
     pub fn is_about_round_trips(&self) -> bool {
         match self.workload.get("workload").map(String::as_str) {
             Some("rpc") => true,
-            Some("get") => !["rate", "ramp", "rate-profile", "trace"].iter().any(|name| self.workload.contains_key(*name)),
+            Some("get") => {
+                !["rate", "ramp", "rate-profile", "trace"].iter().any(|name| self.workload.contains_key(*name))
+            }
             Some(workload) => workload.ends_with("-churn"),
             None => false,
         }
@@ -295,6 +299,7 @@ impl std::ops::AddAssign for Counts {
         self.received += other.received;
         self.acknowledged += other.acknowledged;
         self.requeued += other.requeued;
+        self.rejected += other.rejected;
         self.operations += other.operations;
     }
 }

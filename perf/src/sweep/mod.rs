@@ -99,7 +99,9 @@ fn prepare(command: &SweepCommand) -> Result<(Search, RunOptions), String> {
         return Err("a sweep's steps end by --time, in seconds".to_owned());
     }
     if command.run.time.is_some_and(|seconds| seconds < STEP_SECONDS_MIN) {
-        return Err(format!("--time: at least {STEP_SECONDS_MIN} seconds, or nobody could tell whether the backlog grows"));
+        return Err(format!(
+            "--time: at least {STEP_SECONDS_MIN} seconds, or nobody could tell whether the backlog grows"
+        ));
     }
     let rates = if command.rates.is_empty() {
         ladder(command.from, command.to, command.factor)?
@@ -184,7 +186,8 @@ mod tests {
         let (mut search, options) = prepared("--objective p99<5ms --objective confirm:max<1s -c 10").expect("sensible");
         assert_eq!((options.warmup().as_secs(), options.time().map(|time| time.as_secs())), (1, Some(5)));
         assert_eq!(search.poll_rate(), Some(1000.0));
-        let (mut search, options) = prepared("--rates 700,500 --time 3 --warmup 0 --arrivals poisson").expect("sensible");
+        let (mut search, options) =
+            prepared("--rates 700,500 --time 3 --warmup 0 --arrivals poisson").expect("sensible");
         assert_eq!((options.warmup().as_secs(), options.time().map(|time| time.as_secs())), (0, Some(3)));
         assert_eq!(search.poll_rate(), Some(500.0));
     }
