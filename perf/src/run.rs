@@ -1,5 +1,7 @@
 //! One run: a workload against one broker, from its first queue to its [`Run`].
 
+mod place;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -141,10 +143,7 @@ impl<'r> Measurement<'r> {
         observe: &'r mut dyn FnMut(&Interval),
     ) -> Result<Self, RunError> {
         let options = &shared.options;
-        let listeners = || -> Vec<Option<u32>> {
-            shared.endpoints.iter().map(|endpoint| broker_process::listener(endpoint.address)).collect()
-        };
-        let broker_pid = options.broker_pid.or_else(|| the_only_one(&listeners()));
+        let broker_pid = options.broker_pid.or_else(|| place::broker_process(&shared.endpoints));
         if let Some(pid) = options.broker_pid
             && usage(pid).is_none()
         {
@@ -551,7 +550,7 @@ impl<'r> Measurement<'r> {
     /// What a reader should know.
     fn warn(&mut self, run: &Run) {
         let client_cores = if run.client_cores.is_empty() { own_cores() } else { run.client_cores.clone() };
-        self.warnings.extend(shared_cores(&client_cores, &run.target.cores, siblings));
+        self.warnings.extend(place::shared_cores(&client_cores, &run.target.cores, siblings));
         let mut send_lag = Recorded::default();
         let measured = self.intervals.iter().filter(|interval| !interval.is_warm_up);
         measured.filter_map(|interval| interval.histograms.get("send-lag")).for_each(|lag| send_lag.add(lag));
@@ -595,55 +594,10 @@ fn control<T>(
     result.map_err(|error| RunError::Broker(endpoint.sentence(&error)))
 }
 
-/// The process behind all addresses; `None` where there are several, of which one would tell only a part.
-fn the_only_one(listeners: &[Option<u32>]) -> Option<u32> {
-    let (first, others) = listeners.split_first()?;
-    first.filter(|_| others.iter().all(|other| other == first))
-}
-
-/// What to say of cores on which both may run, or whose hyperthreads they share.
-fn shared_cores(client: &[usize], broker: &[usize], siblings: impl Fn(usize) -> Vec<usize>) -> Option<String> {
-    let (same, others): (Vec<usize>, Vec<usize>) = client.iter().partition(|core| broker.contains(core));
-    if !same.is_empty() {
-        return Some(format!("load generator and broker may both run on cores {same:?}: pin them apart"));
-    }
-    let is_twin = |core: &usize| siblings(*core).iter().any(|other| broker.contains(other));
-    let twins: Vec<usize> = others.into_iter().filter(is_twin).collect();
-    (!twins.is_empty()).then(|| {
-        format!("cores {twins:?} of the load generator are hyperthreads of the broker's ones, and slow them down: pin it elsewhere")
-    })
-}
-
 fn is_empty(interval: &Interval) -> bool {
     interval.counts == Counts::default()
 }
 
 fn cpu_seconds(from: Option<Usage>, to: Option<Usage>) -> Option<f64> {
     Some(to?.cpu_seconds - from?.cpu_seconds)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Goal: shared cores are told, and hyperthreads of one core like them; cores apart are not.
-    #[test]
-    fn cores_that_are_shared() {
-        let pairs = |core: usize| vec![core % 4, core % 4 + 4];
-        let told = |client: &[usize], broker: &[usize]| shared_cores(client, broker, pairs).unwrap_or_default();
-        assert!(told(&[1, 2], &[2, 3]).contains("both run on cores [2]"));
-        assert!(told(&[1, 2], &[6]).contains("cores [2] of the load generator are hyperthreads"));
-        assert_eq!((told(&[1, 5], &[2, 6]), told(&[1], &[])), (String::new(), String::new()));
-        assert!(siblings(0).contains(&0));
-    }
-
-    /// Goal: a process is the broker only where it is behind each of the addresses.
-    #[test]
-    fn one_process_behind_all_addresses() {
-        assert_eq!(the_only_one(&[Some(5)]), Some(5));
-        assert_eq!(the_only_one(&[Some(5), Some(5)]), Some(5));
-        for several in [&[Some(5), Some(6)][..], &[Some(5), None], &[None, Some(5)], &[None, None], &[]] {
-            assert_eq!(the_only_one(several), None, "{several:?}");
-        }
-    }
 }
