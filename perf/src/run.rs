@@ -23,7 +23,7 @@ use crate::engine::worker::{self, Event, Report, Snapshot};
 use crate::interrupt;
 use crate::machine::broker_process;
 use crate::machine::process::{Usage, usage};
-use crate::machine::{own_cores, pin, siblings, unix_millis};
+use crate::machine::{own_cores, pin, unix_millis};
 use crate::options::{RunOptions, Workload};
 use crate::result::{BrokerUse, Check, Counts, Interval, Phase, Recorded, Run, Target};
 
@@ -550,7 +550,7 @@ impl<'r> Measurement<'r> {
     /// What a reader should know.
     fn warn(&mut self, run: &Run) {
         let client_cores = if run.client_cores.is_empty() { own_cores() } else { run.client_cores.clone() };
-        self.warnings.extend(place::shared_cores(&client_cores, &run.target.cores, siblings));
+        self.warnings.extend(place::warning(&client_cores, &run.target.cores));
         let mut send_lag = Recorded::default();
         let measured = self.intervals.iter().filter(|interval| !interval.is_warm_up);
         measured.filter_map(|interval| interval.histograms.get("send-lag")).for_each(|lag| send_lag.add(lag));

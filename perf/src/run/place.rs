@@ -2,6 +2,7 @@
 
 use crate::engine::client::Endpoint;
 use crate::machine::broker_process::listener;
+use crate::machine::siblings;
 
 /// The broker's process, where it is one, and on this machine.
 pub fn broker_process(endpoints: &[Endpoint]) -> Option<u32> {
@@ -15,8 +16,13 @@ fn the_only_one(listeners: &[Option<u32>]) -> Option<u32> {
     first.filter(|_| others.iter().all(|other| other == first))
 }
 
+/// What a reader should know of the cores of both; nothing where they are apart.
+pub fn warning(client: &[usize], broker: &[usize]) -> Option<String> {
+    shared_cores(client, broker, siblings)
+}
+
 /// What to say of cores on which both may run, or whose hyperthreads they share.
-pub fn shared_cores(client: &[usize], broker: &[usize], siblings: impl Fn(usize) -> Vec<usize>) -> Option<String> {
+fn shared_cores(client: &[usize], broker: &[usize], siblings: impl Fn(usize) -> Vec<usize>) -> Option<String> {
     let (same, others): (Vec<usize>, Vec<usize>) = client.iter().partition(|core| broker.contains(core));
     if !same.is_empty() {
         return Some(format!("load generator and broker may both run on cores {same:?}: pin them apart"));
@@ -31,7 +37,6 @@ pub fn shared_cores(client: &[usize], broker: &[usize], siblings: impl Fn(usize)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::siblings;
 
     /// Goal: shared cores are told, and hyperthreads of one core like them; cores apart are not.
     #[test]
