@@ -8,8 +8,10 @@ use std::process::ExitCode;
 pub enum Outcome {
     /// 0: everything was right.
     Right,
-    /// 1: messages were lost, doubled, out of order, corrupted or refused; a target failed; an objective was missed.
+    /// 1: messages were lost, doubled, out of order, corrupted or refused; a run or target failed; an objective was missed.
     Wrong,
+    /// 3: nothing was wrong, but the load generator was late: latencies of a run must not be trusted.
+    Invalid,
     /// 130: interrupted before everything was done; what was done has been written.
     Interrupted,
 }
@@ -19,6 +21,7 @@ impl From<Outcome> for ExitCode {
         match outcome {
             Outcome::Right => ExitCode::SUCCESS,
             Outcome::Wrong => ExitCode::from(1),
+            Outcome::Invalid => ExitCode::from(3),
             Outcome::Interrupted => ExitCode::from(130),
         }
     }
@@ -55,6 +58,7 @@ impl std::error::Error for CommandError {}
 /// For `--help` of every command that runs something.
 pub const EXIT_CODES: &str = "Exit codes:
   0    all right
-  1    messages were lost, duplicated, reordered, corrupted or refused; a target failed; an objective was missed
+  1    messages were lost, duplicated, reordered, corrupted or refused; a run or target failed; an objective was missed
   2    the command line or a suite is wrong; nothing was run
+  3    nothing was wrong with the broker, but a run is INVALID: the load generator was late
   130  interrupted before the planned end; what was complete is shown and written";

@@ -10,6 +10,8 @@ use crate::units::{count_text, duration_text, octets_text, rate_text, three_digi
 /// Columns that a table may have.
 pub const COLUMNS_MAX: usize = 80;
 
+/// Columns that the names of quantiles take.
+const LATENCY_NAMES_WIDTH: usize = 10;
 const FITS: &str = "a string takes any text";
 
 /// How what must not be overlooked is told from the rest.
@@ -127,12 +129,13 @@ impl Rate {
 pub type CountField = (&'static str, fn(&Counts) -> u64);
 
 /// What is counted, in the order in which it is shown.
-pub const COUNTS: [CountField; 8] = [
+pub const COUNTS: [CountField; 9] = [
     ("published", |counts| counts.published),
     ("confirmed", |counts| counts.confirmed),
     ("received", |counts| counts.received),
     ("acknowledged", |counts| counts.acknowledged),
     ("requeued", |counts| counts.requeued),
+    ("rejected", |counts| counts.rejected),
     ("returned", |counts| counts.returned),
     ("refused", |counts| counts.refused),
     ("operations", |counts| counts.operations),
@@ -175,31 +178,18 @@ fn latencies(text: &mut String, run: &Run) {
     if all.is_empty() {
         return;
     }
-    write!(text, "\n  {:<8}", "latency").expect(FITS);
-    all.iter().for_each(|(name, ..)| write!(text, "{name:>13}").expect(FITS));
-    text.push('\n');
     let mut is_any_beyond = false;
-    for (name, quantile) in QUANTILES.into_iter().chain([("max", 1.0)]) {
-        write!(text, "  {name:<8}").expect(FITS);
-        for (.., recorded) in &all {
-            let is_beyond = quantile::is_beyond_resolution(recorded.0.len(), quantile);
-            is_any_beyond |= is_beyond;
-            let value = quantile::at(recorded, quantile).map_or_else(|| "-".to_owned(), duration_text);
-            // The mark stands in a column of its own, so that values stay in line.
-            write!(text, "{value:>12}{}", if is_beyond { '*' } else { ' ' }).expect(FITS);
-        }
-        text.truncate(text.trim_end_matches(' ').len());
-        text.push('\n');
+    let mut rest = all.as_slice();
+    while !rest.is_empty() {
+        let mut width = LATENCY_NAMES_WIDTH;
+        let fits = |(name, ..): &&(&str, &str, Recorded)| {
+            width += column_width(name);
+            width <= COLUMNS_MAX
+        };
+        let some;
+        (some, rest) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+        is_any_beyond |= latency_columns(text, some);
     }
-    write!(text, "  {:<8}", "mean").expect(FITS);
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most an hour")]
-    let mean = |recorded: &Recorded| duration_text(recorded.0.mean().round() as u64);
-    all.iter().for_each(|(.., recorded)| write!(text, "{:>12} ", mean(recorded)).expect(FITS));
-    text.truncate(text.trim_end_matches(' ').len());
-    write!(text, "\n  {:<8}", "count").expect(FITS);
-    all.iter().for_each(|(.., recorded)| write!(text, "{:>12} ", count_text(recorded.0.len())).expect(FITS));
-    text.truncate(text.trim_end_matches(' ').len());
-    text.push('\n');
     for (name, meaning, _) in &all {
         writeln!(text, "  {name}: {meaning}").expect(FITS);
     }
@@ -208,14 +198,51 @@ fn latencies(text: &mut String, run: &Run) {
     }
 }
 
-/// What of a run's messages is counted against the broker's CPU time: published and received ones, or operations.
+/// Columns of a histogram: its longest values, and a mark behind them.
+fn column_width(name: &str) -> usize {
+    name.chars().count().max(12) + 1
+}
+
+/// Quantiles of histograms side by side. Whether any of them is beyond what its values can tell.
+fn latency_columns(text: &mut String, all: &[(&str, &str, Recorded)]) -> bool {
+    write!(text, "\n  {:<8}", "latency").expect(FITS);
+    all.iter().for_each(|(name, ..)| write!(text, "{name:>0$}", column_width(name)).expect(FITS));
+    text.push('\n');
+    let mut is_any_beyond = false;
+    for (name, quantile) in QUANTILES.into_iter().chain([("max", 1.0)]) {
+        write!(text, "  {name:<8}").expect(FITS);
+        for (histogram, _, recorded) in all {
+            let is_beyond = quantile::is_beyond_resolution(recorded.0.len(), quantile);
+            is_any_beyond |= is_beyond;
+            let value = quantile::at(recorded, quantile).map_or_else(|| "-".to_owned(), duration_text);
+            // The mark stands in a column of its own, so that values stay in line.
+            let width = column_width(histogram) - 1;
+            write!(text, "{value:>width$}{}", if is_beyond { '*' } else { ' ' }).expect(FITS);
+        }
+        text.truncate(text.trim_end_matches(' ').len());
+        text.push('\n');
+    }
+    write!(text, "  {:<8}", "mean").expect(FITS);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most an hour")]
+    let mean = |recorded: &Recorded| duration_text(recorded.0.mean().round() as u64);
+    let push = |text: &mut String, of: &dyn Fn(&Recorded) -> String| {
+        for (name, _, recorded) in all {
+            write!(text, "{:>1$} ", of(recorded), column_width(name) - 1).expect(FITS);
+        }
+        text.truncate(text.trim_end_matches(' ').len());
+    };
+    push(text, &mean);
+    write!(text, "\n  {:<8}", "count").expect(FITS);
+    push(text, &|recorded| count_text(recorded.0.len()));
+    text.push('\n');
+    is_any_beyond
+}
+
+/// What the workload is about, for each second of the broker's CPU time.
 pub fn messages_per_cpu_second(run: &Run) -> Option<f64> {
     let broker = run.broker.filter(|broker| broker.cpu_seconds > 0.0)?;
     let (counts, _) = run.measured_counts();
-    let messages = match counts.published.max(counts.received) {
-        0 => counts.operations,
-        messages => messages,
-    };
+    let messages = counts.primary();
     (messages > 0).then(|| messages as f64 / broker.cpu_seconds)
 }
 
@@ -282,10 +309,14 @@ fn verdict(text: &mut String, run: &Run, emphasis: Emphasis) {
         totals.push("nothing".to_owned());
     }
     wrap(text, "  totals   ", &format!("{}, warm-up and end included", totals.join(", ")));
-    if faults.is_empty() {
-        text.push_str("  check    all right: none lost, duplicated, reordered, corrupted or refused\n");
-    } else {
-        writeln!(text, "  check    {}", emphasis.wrong(&format!("WRONG: {}", faults.join(", ")))).expect(FITS);
+    let check = match (faults.is_empty(), run.unchecked.is_empty()) {
+        (false, _) => emphasis.wrong(&format!("WRONG: {}", faults.join(", "))),
+        (true, true) => "all right: none lost, duplicated, reordered, corrupted or refused".to_owned(),
+        (true, false) => "nothing wrong was found, but not all was checked".to_owned(),
+    };
+    writeln!(text, "  check    {check}").expect(FITS);
+    for sentence in &run.unchecked {
+        wrap(text, "           ", &format!("not checked: {sentence}"));
     }
     for (word, sentences) in [("FAILED", &run.failures), ("INVALID", &run.invalid), ("warning", &run.warnings)] {
         for sentence in sentences {
@@ -405,6 +436,9 @@ mod tests {
     fn faults_are_told() {
         let mut run = run_of(&[("service", &[5])]);
         assert!(shown(&run).contains("check    all right"));
+        run.unchecked.push("whether messages were lost: the run ended before all could have come".to_owned());
+        let text = shown(&run);
+        assert!(!text.contains("all right") && text.contains("not checked: whether messages were lost"), "{text}");
         run.check = Check { lost: 1, duplicated: 2, reordered: 3, corrupted: 4, ..run.check };
         run.check.totals.refused = 5;
         let text = shown(&run);

@@ -11,7 +11,7 @@ use crate::compare::column::Column;
 use crate::final_table::{Emphasis, wrap};
 use crate::result::quantile;
 use crate::result::{Recorded, Run, histogram};
-use crate::units::{duration_text, rate_text};
+use crate::units::{self, duration_text, rate_text};
 
 const FITS: &str = "a string takes any text";
 
@@ -52,6 +52,7 @@ pub fn text(campaign: &Campaign, targets: &[String], emphasis: Emphasis) -> Stri
             .collect();
         writeln!(text, "\n{}", emphasis.heading(scenario)).expect(FITS);
         comparison(&mut text, &of_scenario);
+        durability(&mut text, &groups);
         troubles(&mut text, &groups, emphasis);
         for Failure { target, reason, .. } in failures.iter().filter(|failure| failure.scenario == scenario) {
             tell(&mut text, &format!("{target}: FAILED: {reason}"), emphasis);
@@ -76,12 +77,20 @@ fn comparison(text: &mut String, runs: &[&Run]) {
     }
 }
 
-/// Received a second (or published, or operations), in the measured time.
+/// Persistent messages are the same request to each broker, and not the same promise.
+fn durability(text: &mut String, groups: &[Rounds]) {
+    let is_persistent = |run: &&Run| run.workload.get("flag").is_some_and(|flags| flags.contains("persistent"));
+    if groups.len() > 1 && groups.iter().flat_map(|(_, runs)| runs).any(is_persistent) {
+        let words = "the messages are persistent: equal durability is up to you. When a broker confirms one (at once, in the \
+                     page cache, synced to the disk, on several replicas) is a matter of its configuration and queue type";
+        wrap(text, "note: ", words);
+    }
+}
+
+/// Of what the workload is about, a second of the measured time.
 fn rate(run: &Run) -> f64 {
     let (counts, seconds) = run.measured_counts();
-    let count =
-        [counts.received, counts.published, counts.operations].into_iter().find(|count| *count > 0).unwrap_or(0);
-    if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
+    if seconds > 0.0 { counts.primary() as f64 / seconds } else { 0.0 }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -102,9 +111,9 @@ fn overview(text: &mut String, scenarios: &[(&str, Vec<Rounds>)], emphasis: Emph
     );
     writeln!(text, "\n{}", emphasis.heading(&head)).expect(FITS);
     for (scenario, groups) in scenarios {
-        let preferred = [histogram::RESPONSE, histogram::SERVICE, histogram::ROUND_TRIP, histogram::CONFIRM];
+        let is_about_round_trips = groups.iter().flat_map(|(_, runs)| runs).all(|run| run.is_about_round_trips());
         let has = |name: &&str| groups.iter().all(|(_, runs)| runs.iter().any(|run| run.histogram(name).is_some()));
-        let name = preferred.into_iter().find(has);
+        let name = histogram::by_worth(is_about_round_trips).find(has);
         let mut first: Option<(f64, f64)> = None;
         for (target, runs) in groups {
             let rate = median(runs.iter().map(|run| rate(run)).collect());
@@ -132,7 +141,7 @@ fn overview(text: &mut String, scenarios: &[(&str, Vec<Rounds>)], emphasis: Emph
 
 fn ratio_text(value: f64, first: f64) -> String {
     let ratio = value / first;
-    if ratio.is_finite() { format!("{ratio:.2}x") } else { "-".to_owned() }
+    if ratio.is_finite() { format!("{}x", units::ratio_text(ratio)) } else { "-".to_owned() }
 }
 
 /// What was wrong; warnings stand in the tables.

@@ -1,5 +1,7 @@
 //! One run: a workload against one broker, from its first queue to its [`Run`].
 
+mod place;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -14,8 +16,9 @@ use crate::engine::check::{Evidence, under_way};
 use crate::engine::client::{Client, Endpoint, Product};
 use crate::engine::clock::{Schedule, nanos};
 use crate::engine::recorder::Recordings;
-use crate::engine::topology::Topology;
+use crate::engine::topology::{Made, Topology};
 use crate::engine::trace;
+use crate::engine::unchecked;
 use crate::engine::worker::{self, Event, Report, Snapshot};
 use crate::interrupt;
 use crate::machine::broker_process;
@@ -104,6 +107,7 @@ struct Measurement<'r> {
     labels: &'r Labels,
     observe: &'r mut dyn FnMut(&Interval),
     product: Product,
+    made: Made,
     broker_pid: Option<u32>,
     resident_octets_before: u64,
     /// What each thread has told of each second.
@@ -139,26 +143,34 @@ impl<'r> Measurement<'r> {
         observe: &'r mut dyn FnMut(&Interval),
     ) -> Result<Self, RunError> {
         let options = &shared.options;
-        let broker_pid = options.broker_pid.or_else(|| broker_process::listener(shared.endpoints[0].address));
+        let broker_pid = options.broker_pid.or_else(|| place::broker_process(&shared.endpoints));
         if let Some(pid) = options.broker_pid
             && usage(pid).is_none()
         {
             return Err(RunError::Options(format!("--broker-pid: there is no process {pid}")));
         }
-        let declared = control(shared, async |client| shared.topology.declare(client, options).await);
-        let (product, message_count) = declared?;
-        if message_count > 0 && options.producers > 0 && !options.workload.is_churn() {
-            return Err(RunError::Broker(format!(
+        let mut made = Made::default();
+        let declared = control(shared, async |client| shared.topology.declare(client, options, &mut made).await);
+        let declared = declared.and_then(|(product, message_count)| {
+            if message_count == 0 || options.producers == 0 || options.workload.is_churn() {
+                return Ok(product);
+            }
+            Err(RunError::Broker(format!(
                 "{message_count} messages are in the queues already, so nothing could be checked: purge or delete the \
                  queues, or choose other ones with -u"
-            )));
-        }
+            )))
+        });
+        let product = declared.inspect_err(|_| {
+            // Why it came to nothing says more than what may become of the rest.
+            let _ = control(shared, async |client| made.delete(client).await);
+        })?;
         let resident_octets_before = broker_pid.and_then(usage).map_or(0, |usage| usage.resident_octets);
         Ok(Self {
             shared,
             labels,
             observe,
             product,
+            made,
             broker_pid,
             resident_octets_before,
             snapshots: BTreeMap::new(),
@@ -391,9 +403,8 @@ impl<'r> Measurement<'r> {
                 return true;
             }
             if now - from > nanos(Duration::from_secs(options.drain_limit)) && are_finished {
-                self.warnings.push(format!(
-                    "{left} messages were still under way {} s after the end (--drain-limit): whether some are lost was not \
-                     checked",
+                shared.fail(format!(
+                    "{left} messages were still under way {} s after the end (--drain-limit)",
                     options.drain_limit
                 ));
                 return false;
@@ -420,10 +431,10 @@ impl<'r> Measurement<'r> {
 
     fn delete(&mut self) {
         let options = &self.shared.options;
-        if options.keep || options.predeclared {
+        if options.keep || self.made == Made::default() {
             return;
         }
-        let deleted = control(self.shared, async |client| self.shared.topology.delete(client, options).await);
+        let deleted = control(self.shared, async |client| self.made.delete(client).await);
         if let Err(error) = deleted {
             self.warnings.push(format!("the queues are left behind: {error}"));
         }
@@ -469,6 +480,7 @@ impl<'r> Measurement<'r> {
             check: Check::default(),
             intervals: Vec::new(),
             failures,
+            unchecked: unchecked::reasons(options, is_complete),
         };
         for (count, what) in [
             (unanswered, "publishes or commits were not answered by the broker"),
@@ -512,7 +524,7 @@ impl<'r> Measurement<'r> {
         let from = self.measured_from.and_then(|sample| sample.broker);
         Some(BrokerUse {
             pid: self.broker_pid?,
-            cpu_seconds: cpu_seconds(from, self.last.broker).unwrap_or(0.0),
+            cpu_seconds: cpu_seconds(from, self.last.broker)?,
             resident_octets_before: self.resident_octets_before,
             resident_octets_max: resident.unwrap_or(self.resident_octets_before),
         })
@@ -538,10 +550,7 @@ impl<'r> Measurement<'r> {
     /// What a reader should know.
     fn warn(&mut self, run: &Run) {
         let client_cores = if run.client_cores.is_empty() { own_cores() } else { run.client_cores.clone() };
-        let shared: Vec<usize> = client_cores.into_iter().filter(|core| run.target.cores.contains(core)).collect();
-        if !shared.is_empty() {
-            self.warnings.push(format!("load generator and broker may both run on cores {shared:?}: pin them apart"));
-        }
+        self.warnings.extend(place::warning(&client_cores, &run.target.cores));
         let mut send_lag = Recorded::default();
         let measured = self.intervals.iter().filter(|interval| !interval.is_warm_up);
         measured.filter_map(|interval| interval.histograms.get("send-lag")).for_each(|lag| send_lag.add(lag));
@@ -551,6 +560,10 @@ impl<'r> Measurement<'r> {
                 "the broker held publishers up (full socket, confirms, connection.blocked): 1 % of the messages were sent \
                  {late_millis:.1} ms late or more, which response times include"
             ));
+        }
+        if self.shared.endpoints.len() > 1 && self.broker_pid.is_none() {
+            self.warnings
+                .push("the brokers' CPU time and memory are not reported: they are several processes".to_owned());
         }
         let blocked = self.shared.totals().blocked;
         if blocked > 0 {

@@ -53,6 +53,7 @@ pub fn run_of_intervals(intervals: Vec<Interval>) -> Run {
         invalid: Vec::new(),
         warnings: Vec::new(),
         failures: Vec::new(),
+        unchecked: Vec::new(),
         phases: Vec::new(),
     }
 }

@@ -35,6 +35,20 @@ pub fn three_digits(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
+/// A ratio: three significant digits, or two where it is below 1, however small.
+pub fn ratio_text(ratio: f64) -> String {
+    let size = ratio.abs();
+    if size >= 0.0995 || size == 0.0 || !size.is_finite() {
+        return three_digits(ratio);
+    }
+    if size < 0.000_095 {
+        return format!("{ratio:.1e}");
+    }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 2 to 5")]
+    let zeros = (-size.log10()).ceil() as usize;
+    format!("{ratio:.0$}", zeros + 1)
+}
+
 /// `12.3k`, `1.23M`.
 pub fn short_rate_text(rate: f64) -> String {
     let size = rate.abs();
@@ -128,6 +142,26 @@ pub fn clock_text(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: small ratios keep digits that say something.
+    #[test]
+    fn ratios() {
+        for (ratio, expected) in [
+            (123.4, "123"),
+            (12.34, "12.3"),
+            (1.0, "1.00"),
+            (0.857, "0.86"),
+            (0.1, "0.10"),
+            (0.0999, "0.10"),
+            (0.042, "0.042"),
+            (0.004_16, "0.0042"),
+            (0.000_41, "0.00041"),
+            (0.000_001_23, "1.2e-6"),
+            (0.0, "0.00"),
+        ] {
+            assert_eq!(ratio_text(ratio), expected, "{ratio}");
+        }
+    }
 
     #[test]
     fn durations() {

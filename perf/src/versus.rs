@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::campaign::order::interleaved;
-use crate::campaign::targets::{TargetSpec, check_names};
+use crate::campaign::targets::{TargetParser, TargetSpec, check_names};
 use crate::campaign::{Campaign, Job};
 use crate::exit::{CommandError, EXIT_CODES};
 use crate::final_table::Emphasis;
@@ -22,7 +22,7 @@ use crate::view::options::ViewOptions;
 #[command(after_help = EXIT_CODES)]
 pub struct VersusCommand {
     /// A broker, as NAME=amqp://user:password@host:port/vhost,pid=N; name and pid may be left out. Ratios are to the first
-    #[arg(long = "target", required = true, value_name = "TARGET")]
+    #[arg(long = "target", value_parser = TargetParser, required = true, value_name = "TARGET")]
     pub targets: Vec<TargetSpec>,
     /// How often each broker is run. In each round every one runs once, in an order drawn anew, so that the drift of a
     /// shared machine hits all alike

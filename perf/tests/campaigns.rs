@@ -106,7 +106,8 @@ fn two_targets_side_by_side() {
     let json = json.to_str().expect("UTF-8");
     let targets = [format!("one={}", one.uri), format!("other={}", other.uri)];
     let arguments = ["versus", "--target", &targets[0], "--target", &targets[1], "--rounds", "2", "--pause", "0"];
-    let workload = ["--rate", "500", "--time", "1", "--warmup", "0", "--quiet", "--json", json];
+    let workload =
+        ["--rate", "500", "--send-lag-limit", "60000", "--time", "1", "--warmup", "0", "--quiet", "--json", json];
     let (out, err) = texts(&perf(&[&arguments[..], &workload[..]].concat()), 0);
     assert!(err.is_empty(), "{err}");
     assert!(out.contains("response") && out.contains('×'), "{out}");
@@ -126,7 +127,7 @@ fn sweeps() {
     let json_text = json.to_str().expect("UTF-8");
     let sweep = |objective: &str, code: i32| {
         let arguments = ["sweep", "--uri", &broker.uri, "--rates", "100,200", "--objective", objective, "--quiet"];
-        let times = ["--time=1", "--warmup=0", "--pause=0", "--send-lag-limit=60000", "--json", json_text];
+        let times = ["--time=3", "--warmup=0", "--pause=0", "--send-lag-limit=60000", "--json", json_text];
         (texts(&perf(&[&arguments[..], &times[..]].concat()), code).0, result_file(&json))
     };
     let (out, file) = sweep("p50<1ns", 1);
@@ -183,6 +184,8 @@ fn refusals() {
     check(&["versus", "--target", "amqp://h", "--uri", "amqp://h"], "belongs to --target");
     check(&["sweep", "--objective", "p99<5"], "no unit");
     check(&["sweep", "--rate", "5"], "what a sweep varies");
+    check(&["sweep", "--time", "2"], "at least 3 seconds");
+    check(&["versus", "--target", "a=amqp://u:secret@h,x"], "pid=N");
 }
 
 /// Goal: --list and --dry-run need no broker and show what would be run.

@@ -98,8 +98,30 @@ fn exit_codes() {
     check(&files.perf("compare a.json --fail-if p99>+5%"), 2, "nothing to compare");
     check(&files.perf("compare c.hgrm c.hgrm --fail-if rate<100k"), 2, "is not known");
     check(&files.perf("compare a.json b.json --fail-if p99>5"), 2, "duration with its unit");
+    check(&files.perf("compare a.json b.json --fail-if max>1us --fail-if-sure"), 2, "no interval of confidence");
     check(&files.perf("compare"), 2, "FILE");
     check(&files.perf("compare a.json --histogram confirm"), 2, "it has: response");
+}
+
+/// Goal: runs that are invalid or have failed decide nothing, and are shown with what was wrong; unless they are allowed.
+#[test]
+fn runs_that_decide_nothing() {
+    let files = Files::new();
+    for (field, word) in [("invalid", "INVALID"), ("failures", "FAILED")] {
+        let mut other = run("s", "x", 1e3, 0, 1_200_000);
+        other[field] = json!(["it was late"]);
+        files.write("d.json", &result(&[other]));
+        let output = files.perf("compare a.json d.json --fail-if p99>+5%");
+        check(&output, 2, "--fail-if cannot be judged: p99>+5%: d ");
+        check(&output, 2, &format!("{word} d: it was late"));
+        check(&files.perf("compare a.json d.json --fail-if p99>+25%"), 2, "cannot be judged");
+        check(&files.perf("compare a.json d.json --fail-if p99>+5% --allow-invalid"), 1, "p99>+5%: p99 of d is");
+        check(&files.perf("compare a.json d.json --fail-if p99>+25% --allow-invalid"), 0, "1.20×");
+    }
+    let mut open = run("s", "x", 1e3, 0, 1_000_000);
+    open["unchecked"] = json!(["whether messages were lost"]);
+    files.write("e.json", &result(&[open]));
+    check(&files.perf("compare a.json e.json"), 0, "e: not checked: whether messages were lost");
 }
 
 /// Goal: tables stand on standard output alone; standard error has only what failed.

@@ -49,6 +49,7 @@ impl Job {
             index,
             of: self.of,
             rate: self.options.rate,
+            is_about_round_trips: self.options.is_about_round_trips(),
             warm_up_seconds: self.options.warmup().as_secs_f64(),
             seconds: self.options.time().map(|time| time.as_secs_f64()),
         }
@@ -189,7 +190,7 @@ impl Campaign {
     }
 
     /// Writes all that is complete, and says how it went. `is_missed`: an objective was missed. `is_expected` tells of which
-    /// runs, by their numbers, failures were to be expected; faults never are.
+    /// runs, by their numbers, failures and latencies that cannot be trusted were to be expected; faults never are.
     ///
     /// # Errors
     /// Where a file cannot be written.
@@ -202,14 +203,17 @@ impl Campaign {
         self.close_view();
         let is_run_wrong = |(index, run): (usize, &Run)| run.has_faults() || !run.is_right() && !is_expected(index);
         let is_wrong = is_missed || !self.failures.is_empty() || self.runs.iter().enumerate().any(is_run_wrong);
+        let is_invalid = |(index, run): (usize, &Run)| !run.invalid.is_empty() && !is_expected(index);
+        let has_invalid = self.runs.iter().enumerate().any(is_invalid);
         let file = ResultFile { schema: SCHEMA.to_owned(), origin: self.origin, runs: self.runs };
         if !file.runs.is_empty() {
             write_outputs(&file, output).map_err(|error| CommandError::Failed(error.to_string()))?;
         }
-        Ok(match (is_wrong, self.is_cut_short) {
-            (true, _) => Outcome::Wrong,
-            (false, true) => Outcome::Interrupted,
-            (false, false) => Outcome::Right,
+        Ok(match (is_wrong, self.is_cut_short, has_invalid) {
+            (true, ..) => Outcome::Wrong,
+            (false, true, _) => Outcome::Interrupted,
+            (false, false, true) => Outcome::Invalid,
+            (false, false, false) => Outcome::Right,
         }
         .into())
     }
@@ -244,14 +248,9 @@ fn shrink(run: &mut Run) {
 /// A run in a few words: its rate and its latency, or what was wrong.
 fn summary(run: &Run) -> String {
     let (counts, seconds) = run.measured_counts();
-    let count = match (counts.received, counts.published) {
-        (0, 0) => counts.operations,
-        (0, published) => published,
-        (received, _) => received,
-    };
-    let mut text = format!("{}/s", rate_text(if seconds > 0.0 { count as f64 / seconds } else { 0.0 }));
-    let names = [histogram::RESPONSE, histogram::SERVICE, histogram::ROUND_TRIP, histogram::CONFIRM];
-    if let Some(recorded) = names.into_iter().find_map(|name| run.histogram(name)) {
+    let mut text = format!("{}/s", rate_text(if seconds > 0.0 { counts.primary() as f64 / seconds } else { 0.0 }));
+    let mut names = histogram::by_worth(run.is_about_round_trips());
+    if let Some(recorded) = names.find_map(|name| run.histogram(name)) {
         for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
             let value = quantile::at(&recorded, quantile).unwrap_or(0);
             text += &format!(", {name} {}", duration_text(value));

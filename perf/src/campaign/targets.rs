@@ -1,12 +1,16 @@
 //! Brokers that are compared: `lepus=amqp://127.0.0.1:5672,pid=123`.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::options::uri::AmqpUri;
+use clap::builder::TypedValueParser;
+use clap::{Arg, Command};
+
+use crate::options::uri::{AmqpUri, parse_in_secret};
 
 /// A broker under test.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct TargetSpec {
     /// As the user calls it; `None`: as it calls itself.
     pub name: Option<String>,
@@ -54,6 +58,24 @@ impl fmt::Display for TargetSpec {
     }
 }
 
+impl fmt::Debug for TargetSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Reads targets from the command line. What is said of a wrong one does not repeat it, since it may have a password.
+#[derive(Clone)]
+pub struct TargetParser;
+
+impl TypedValueParser for TargetParser {
+    type Value = TargetSpec;
+
+    fn parse_ref(&self, command: &Command, argument: Option<&Arg>, value: &OsStr) -> Result<TargetSpec, clap::Error> {
+        parse_in_secret(command, argument, value)
+    }
+}
+
 impl FromStr for TargetSpec {
     type Err = String;
 
@@ -70,8 +92,8 @@ impl FromStr for TargetSpec {
         let uri_text = parts.next().unwrap_or_default();
         let mut pid = None;
         for part in parts {
-            let value = part.strip_prefix("pid=").ok_or_else(|| format!("'{part}' is not pid=N; {FORM}"))?;
-            pid = Some(value.parse().map_err(|_| format!("'{value}' is not the number of a process"))?);
+            let value = part.strip_prefix("pid=").ok_or_else(|| format!("behind the comma is not pid=N; {FORM}"))?;
+            pid = Some(value.parse().map_err(|_| "pid= is not the number of a process".to_owned())?);
         }
         Self::new(name, uri_text, pid)
     }
@@ -121,7 +143,7 @@ mod tests {
             ("=amqp://h", "a target is"),
             ("lepus amqp://h", "a target is"),
             ("lepus=amqp://h,pid=x", "not the number"),
-            ("lepus=amqp://h,cpu=1", "'cpu=1' is not pid=N"),
+            ("lepus=amqp://h,cpu=1", "behind the comma is not pid=N"),
             ("lepus=amqps://h", "the URI: TLS"),
             ("lepus=amqp://h:x", "the URI: the port"),
         ] {
@@ -135,7 +157,7 @@ mod tests {
     fn passwords_are_not_shown() {
         let target: TargetSpec = "a=amqp://u:secret@h,pid=7".parse().expect("well-formed");
         assert_eq!(target.to_string(), "a=amqp://u@h:5672/%2F,pid=7");
-        assert!(!format!("{:?}", target.uri).contains("secret"));
+        assert!(!format!("{target:?}").contains("secret"));
         assert_eq!(target.options()[0], ("uri", "amqp://u:secret@h".to_owned()));
     }
 

@@ -2,15 +2,16 @@
 //!
 //! Percentiles are never averaged: whole intervals of a run are drawn, with replacement, as many as there are; their histograms
 //! are added, and the quantile is taken of the sum. Where there are several rounds, first rounds are drawn and then intervals
-//! of each, so that what differs from round to round counts. The interval of confidence reaches from the 2.5th to the 97.5th
+//! of each, so that what differs from round to round counts. Columns that were made in the same rounds have the same rounds
+//! drawn: what drifts from round to round hits both, and not their ratio. The interval of confidence reaches from the 2.5th to the 97.5th
 //! percentile of what the draws give; that of a ratio is made of the draws of both sides.
 //!
 //! Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, sections 8 and 13.
 
-use super::metric::{Metric, primary};
+use super::metric::Metric;
 use crate::compare::column::{Column, Source};
 use crate::random::Random;
-use crate::result::{Counts, Interval};
+use crate::result::{Counts, Interval, Run};
 
 /// With fewer intervals nothing can be said.
 const INTERVALS_MIN: usize = 5;
@@ -48,6 +49,15 @@ impl Estimate {
     }
 }
 
+/// What is drawn follows from these. Columns with the same seed of rounds have the same rounds drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct Seeds {
+    /// For rounds.
+    pub rounds: u64,
+    /// For the intervals of each.
+    pub intervals: u64,
+}
+
 /// One interval of a run.
 struct Unit {
     /// Messages in each of [`Units::values`].
@@ -83,7 +93,7 @@ pub fn estimates(
     histogram: Option<&str>,
     metrics: &[Metric],
     draws: usize,
-    seed: u64,
+    seeds: Seeds,
 ) -> Vec<Option<Estimate>> {
     if let Source::Distribution(distribution) = &column.source {
         let value = |metric: &Metric| match metric {
@@ -102,7 +112,7 @@ pub fn estimates(
     let cpu_scale =
         own_cpu.zip(all.broker_cpu_seconds).map_or(1.0, |(own, sum)| if sum > 0.0 { own / sum } else { 1.0 });
     all.broker_cpu_seconds = own_cpu.or(all.broker_cpu_seconds);
-    let mut random = Random::new(seed);
+    let mut random = (Random::new(seeds.rounds), Random::new(seeds.intervals));
     let is_enough = units.rounds.iter().map(Vec::len).sum::<usize>() >= INTERVALS_MIN;
     let sums: Vec<Sums> = (0..if is_enough { draws } else { 0 }).map(|_| units.draw(&mut random, cpu_scale)).collect();
     let estimate = |metric: &Metric| {
@@ -144,9 +154,10 @@ impl Units {
                 histogram.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect()
             })
         };
-        let rounds: Vec<Vec<(&Interval, Buckets)>> = column
-            .runs()
-            .iter()
+        let mut runs: Vec<&Run> = column.runs().iter().collect();
+        runs.sort_by_key(|run| run.round);
+        let rounds: Vec<Vec<(&Interval, Buckets)>> = runs
+            .into_iter()
             .map(|run| run.measured().map(|interval| (interval, recorded(interval))).collect())
             .collect();
         let mut nanos: Vec<u64> =
@@ -182,12 +193,12 @@ impl Units {
         sums.accumulated()
     }
 
-    fn draw(&self, random: &mut Random, cpu_scale: f64) -> Sums {
+    fn draw(&self, (rounds, intervals): &mut (Random, Random), cpu_scale: f64) -> Sums {
         let mut sums = self.none();
         for _ in 0..self.rounds.len() {
-            let round = &self.rounds[random.below(self.rounds.len())];
+            let round = &self.rounds[rounds.below(self.rounds.len())];
             for _ in 0..round.len() {
-                sums.add(&round[random.below(round.len())]);
+                sums.add(&round[intervals.below(round.len())]);
             }
         }
         sums.broker_cpu_seconds = sums.broker_cpu_seconds.map(|seconds| seconds * cpu_scale);
@@ -220,7 +231,7 @@ impl Sums {
 
     fn value(&self, metric: &Metric, values: &[f64]) -> Option<f64> {
         let per = |count: u64, time: f64| (count > 0 && time > 0.0).then(|| count as f64 / time);
-        let main = match primary(self.counts) {
+        let main = match self.counts.primary() {
             // A log of another tool tells nothing but latencies: each is of one message.
             0 => self.messages_count(),
             count => count,

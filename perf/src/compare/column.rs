@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::result::hgrm::Distribution;
 use crate::result::{FileError, Origin, Recorded, ResultFile, Run, histogram, hlog};
+use crate::units::short_rate_text;
 
 /// One column of tables, one line of plots.
 #[derive(Clone, Debug)]
@@ -77,6 +78,16 @@ impl Column {
         }
     }
 
+    /// The wanted rate in words.
+    pub fn rate_text(&self) -> String {
+        let is_trace = self.runs().iter().any(|run| run.workload.contains_key("trace"));
+        match self.rate {
+            Some(rate) => format!("{}/s", short_rate_text(rate)),
+            None if is_trace => "trace".to_owned(),
+            None => "unpaced".to_owned(),
+        }
+    }
+
     /// Names of the histograms that are not empty; the empty name stands for one that the file does not name.
     pub fn histogram_names(&self) -> Vec<String> {
         let mut names: Vec<String> = match &self.source {
@@ -116,11 +127,15 @@ pub fn rank(name: &str) -> usize {
     histogram::ALL.iter().position(|(known, _)| *known == name).unwrap_or(histogram::ALL.len())
 }
 
-/// The histogram to show where none is asked for: the first of [`histogram::ALL`] that all columns have, else of any other
-/// name; the empty name where none of them names it. `None` where they have none in common.
+/// The histogram to show where none is asked for: the first by its worth ([`histogram::by_worth`]) that all columns have, else
+/// of any other name; the empty name where none of them names it. `None` where they have none in common.
 pub fn best_common(columns: &[&Column]) -> Option<String> {
+    let mut runs = columns.iter().flat_map(|column| column.runs()).peekable();
+    let is_about_round_trips = runs.peek().is_some() && runs.all(Run::is_about_round_trips);
+    let known: Vec<&str> = histogram::by_worth(is_about_round_trips).collect();
+    let worth = |name: &str| known.iter().position(|known| *known == name).unwrap_or(known.len());
     let mut names: Vec<String> = columns.iter().flat_map(|column| column.histogram_names()).collect();
-    names.sort_by_key(|name| (name.is_empty(), rank(name), name.clone()));
+    names.sort_by_key(|name| (name.is_empty(), worth(name), name.clone()));
     names.into_iter().find(|name| columns.iter().all(|column| column.own_name(name).is_some()))
 }
 
@@ -148,9 +163,7 @@ pub fn titles(columns: &[&Column]) -> Vec<String> {
             }
         }
         's' => column.scenario.clone(),
-        _ => column
-            .rate
-            .map_or_else(|| "unpaced".to_owned(), |rate| format!("{}/s", crate::units::short_rate_text(rate))),
+        _ => column.rate_text(),
     };
     let join = |column: &Column, parts: &str| {
         let parts: Vec<String> =
@@ -203,6 +216,7 @@ pub fn load(path: &Path, units: ForeignUnits) -> Result<(Vec<Column>, Option<Ori
 mod tests {
     use super::*;
     use crate::result::sample;
+    use crate::test_runs::run_of;
 
     #[test]
     fn rounds_are_one_column() {
@@ -216,6 +230,32 @@ mod tests {
             merged.0.len(),
             columns[0].runs().iter().map(|run| run.histogram("service").map_or(0, |h| h.0.len())).sum::<u64>()
         );
+    }
+
+    /// Goal: what a reader wants to know first is shown first: of RPC and churn the round trip, of messages their response time,
+    /// and never how late the load generator was where there is something else. A trace is no closed loop.
+    #[test]
+    fn the_best_histogram() {
+        let column = |workload: &[(&str, &str)], names: &[&str]| {
+            let names: Vec<(&str, &[u64])> = names.iter().map(|name| (*name, &[5_u64][..])).collect();
+            let mut run = run_of(&names);
+            run.workload = workload.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            Column::of_runs("a", vec![run]).remove(0)
+        };
+        let all = ["response", "service", "send-lag", "confirm", "round-trip"];
+        for (workload, names, expected) in [
+            (&[][..], &all[..], "response"),
+            (&[("workload", "rpc"), ("rate", "5")], &all, "round-trip"),
+            (&[("workload", "queue-churn")], &["round-trip"], "round-trip"),
+            (&[("workload", "get")], &["service", "round-trip"], "round-trip"),
+            (&[("workload", "get"), ("rate", "5")], &all, "response"),
+            (&[], &["send-lag", "confirm"], "confirm"),
+        ] {
+            let column = column(workload, names);
+            assert_eq!(best_common(&[&column]).as_deref(), Some(expected), "{workload:?} {names:?}");
+        }
+        assert_eq!(column(&[("trace", "x.csv")], &all).rate_text(), "trace");
+        assert_eq!(column(&[], &all).rate_text(), "unpaced");
     }
 
     #[test]

@@ -72,13 +72,25 @@ pub struct Outcome {
     pub judged_count: usize,
     /// A sentence for each column where it could not.
     pub unjudged: Vec<String>,
+    /// A sentence for each column whose numbers must not decide anything.
+    pub untrusted: Vec<String>,
+}
+
+/// What a judgement is made by.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Certainty {
+    /// The whole interval of confidence has to be beyond the limit.
+    pub is_sure: bool,
+    /// Columns are judged though some of their runs are invalid or have failed.
+    pub is_invalid_allowed: bool,
 }
 
 impl Condition {
-    /// Judges by the values, or where `is_sure` by the ends of the intervals of confidence, if there are any: then it holds
-    /// only where the whole interval is beyond the limit. Absolute limits are for every column, relative ones for each but the
+    /// Judges by the values, or where `is_sure` by the ends of the intervals of confidence: then it holds
+    /// only where the whole interval is beyond the limit, and what has no interval is not judged. Nor are columns with runs that
+    /// are invalid or have failed, unless `is_invalid_allowed`; a relative limit needs the first one, too. Absolute limits are for every column, relative ones for each but the
     /// first.
-    pub fn judge(&self, table: &Table, is_sure: bool) -> Outcome {
+    pub fn judge(&self, table: &Table, Certainty { is_sure, is_invalid_allowed }: Certainty) -> Outcome {
         let mut outcome = Outcome::default();
         let first = table.columns[0].estimate(&self.metric);
         let skipped = usize::from(matches!(self.limit, Limit::Ratio(_)));
@@ -102,6 +114,17 @@ impl Condition {
                 outcome.unjudged.push(format!("{}: {} of {whose} is not known", self.text, self.metric.name()));
                 continue;
             };
+            let doubtful = [Some(column), table.columns.first().filter(|_| skipped > 0)].into_iter().flatten();
+            let doubt = doubtful.filter(|_| !is_invalid_allowed).find_map(|shown| Some((shown, shown.doubt()?)));
+            if let Some((shown, doubt)) = doubt {
+                outcome.untrusted.push(format!("{}: {} {doubt}", self.text, shown.title));
+                continue;
+            }
+            if is_sure && judged.interval.is_none() {
+                let why = "has no interval of confidence, which --fail-if-sure needs";
+                outcome.untrusted.push(format!("{}: {} of {whose} {why}", self.text, self.metric.name()));
+                continue;
+            }
             outcome.judged_count += 1;
             let estimate = estimate.expect("it was judged");
             if self.holds(&judged, is_sure) {
@@ -165,7 +188,10 @@ mod tests {
     fn limits_on_both_sides() {
         let table = table();
         let check = |text: &str, is_sure: bool, expected: usize| {
-            let outcome = text.parse::<Condition>().expect("well-formed").judge(&table, is_sure);
+            let outcome = text
+                .parse::<Condition>()
+                .expect("well-formed")
+                .judge(&table, Certainty { is_sure, ..Certainty::default() });
             assert_eq!(outcome.failures.len(), expected, "{text}: {outcome:?}");
             assert!(outcome.judged_count > 0, "{text}");
         };
@@ -193,8 +219,33 @@ mod tests {
         let ratio = ratio.expect("there");
         let (from, _) = ratio.interval.expect("18 intervals");
         let condition: Condition = format!("p99>{}x", f64::midpoint(from, ratio.value)).parse().expect("well-formed");
-        assert_eq!(condition.judge(&table, false).failures.len(), 1);
-        assert_eq!(condition.judge(&table, true).failures.len(), 0);
+        assert_eq!(condition.judge(&table, Certainty::default()).failures.len(), 1);
+        assert_eq!(condition.judge(&table, Certainty { is_sure: true, ..Certainty::default() }).failures.len(), 0);
+    }
+
+    /// Goal: numbers of runs that are invalid or have failed decide nothing, of whichever side of a ratio they are, unless they
+    /// are allowed; nor do bare values where certainty is asked for.
+    #[test]
+    fn what_must_not_decide() {
+        let judged = |table: &Table, text: &str, certainty| {
+            let outcome = text.parse::<Condition>().expect("well-formed").judge(table, certainty);
+            (outcome.failures.len(), outcome.judged_count, outcome.untrusted.len())
+        };
+        let (usual, sure) = (Certainty::default(), Certainty { is_sure: true, ..Certainty::default() });
+        let allowed = Certainty { is_invalid_allowed: true, ..usual };
+        for column in 0..2 {
+            for is_failure in [false, true] {
+                let mut table = table();
+                let shown = &mut table.columns[column];
+                let sentences = if is_failure { &mut shown.failures } else { &mut shown.invalid };
+                sentences.push("late".to_owned());
+                assert_eq!(judged(&table, "p50>+5%", usual), (0, 0, 1));
+                assert_eq!(judged(&table, "p50>+5%", allowed), (1, 1, 0));
+                assert_eq!(judged(&table, "p50>1us", usual), (1, 1, 1));
+            }
+        }
+        assert_eq!(judged(&table(), "max>1us", usual), (2, 2, 0));
+        assert_eq!(judged(&table(), "max>1us", sure), (0, 0, 2));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! What is compared: quantiles of a histogram, rates, messages for each CPU second of the broker.
 
-use crate::result::Counts;
 use crate::result::quantile::{self, QUANTILES};
 use crate::units::{nanos_text, short_rate_text};
 
@@ -91,12 +90,4 @@ impl Metric {
     pub fn text(&self, value: f64) -> String {
         if self.is_latency() { nanos_text(value) } else { short_rate_text(value) }
     }
-}
-
-/// Which count a scenario is about.
-pub fn primary(counts: Counts) -> u64 {
-    [counts.received, counts.operations, counts.confirmed, counts.published]
-        .into_iter()
-        .find(|&count| count > 0)
-        .unwrap_or(0)
 }

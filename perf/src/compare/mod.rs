@@ -20,7 +20,7 @@ use crate::result::{FileError, Origin};
 use crate::units::parse_duration;
 use crate::{html, plot};
 use column::{Column, ForeignUnits};
-use condition::Condition;
+use condition::{Certainty, Condition};
 use metric::Metric;
 pub use table::Table;
 pub use text::{Look, table_text};
@@ -35,10 +35,11 @@ Files: results of lepus-perf (.json), interval logs (.hlog) and percentile distr
 
 Rounds of the same scenario, target and rate in a file count as one. Ratios are to the first column. Intervals in brackets hold
 the true value with 95 % confidence; they come from drawing rounds and intervals of them anew. They are too narrow where there
-are only few rounds.
+are only few rounds. Rounds of several columns of one file are drawn together, since they were made side by side.
 
 Exit code: 0; 1 where a condition of --fail-if holds; 2 for a wrong command line, a file that cannot be read, or a condition
-that could not be judged.")]
+that could not be judged: because nothing is known, because a run is INVALID or has failed (unless --allow-invalid), or because
+--fail-if-sure finds no interval of confidence.")]
 pub struct CompareOptions {
     /// Files; the first is what the others are compared with
     #[arg(required = true, value_name = "FILE")]
@@ -49,10 +50,12 @@ pub struct CompareOptions {
     /// 'per-cpu<-10%'; may be given several times. Absolute limits are for every file, the first included
     #[arg(long, value_name = "CONDITION")]
     fail_if: Vec<Condition>,
-    /// Conditions hold only where the whole interval of confidence is beyond the limit; by default where the value is. Where
-    /// no interval can be given the value counts
+    /// Conditions hold only where the whole interval of confidence is beyond the limit; by default where the value is
     #[arg(long)]
     fail_if_sure: bool,
+    /// Judge conditions also by runs that are INVALID or have failed
+    #[arg(long)]
+    allow_invalid: bool,
     /// Print the comparison as JSON
     #[arg(long)]
     json: bool,
@@ -127,7 +130,7 @@ pub fn compare(options: &CompareOptions) -> Result<ExitCode, CompareError> {
     let metrics: Vec<Metric> = options.fail_if.iter().map(|condition| condition.metric.clone()).collect();
     let tables = table::tables_of(&columns, options.plot.histogram.as_deref(), &metrics, options.draws, options.seed)
         .map_err(CompareError::Impossible)?;
-    let judged = judge(options, &tables)?;
+    let (judged, unjudged) = judge(options, &tables);
     let printed = if options.json {
         format!("{}\n", serde_json::to_string_pretty(&json_of(&tables, &judged)).expect("numbers and texts"))
     } else {
@@ -143,28 +146,32 @@ pub fn compare(options: &CompareOptions) -> Result<ExitCode, CompareError> {
     for sentence in &judged {
         eprintln!("lepus-perf: failed: {sentence}");
     }
+    if !unjudged.is_empty() {
+        return Err(CompareError::Impossible(format!("--fail-if cannot be judged: {}", unjudged.join("; "))));
+    }
     Ok(if judged.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONDITION) })
 }
 
-/// Sentences of the conditions that hold.
-fn judge(options: &CompareOptions, tables: &[Table]) -> Result<Vec<String>, CompareError> {
-    let mut failures = Vec::new();
+/// Sentences of the conditions that hold, and of those that cannot be judged though they have to be.
+fn judge(options: &CompareOptions, tables: &[Table]) -> (Vec<String>, Vec<String>) {
+    let certainty = Certainty { is_sure: options.fail_if_sure, is_invalid_allowed: options.allow_invalid };
+    let (mut failures, mut fatal) = (Vec::new(), Vec::new());
     for condition in &options.fail_if {
         let mut judged_count = 0;
         let mut unjudged = Vec::new();
         for table in tables {
-            let outcome = condition.judge(table, options.fail_if_sure);
+            let outcome = condition.judge(table, certainty);
             judged_count += outcome.judged_count;
             failures.extend(outcome.failures);
             unjudged.extend(outcome.unjudged);
+            fatal.extend(outcome.untrusted);
         }
         if judged_count == 0 {
-            let why = unjudged.join("; ");
-            return Err(CompareError::Impossible(format!("--fail-if cannot be judged: {why}")));
+            fatal.append(&mut unjudged);
         }
         unjudged.iter().for_each(|sentence| eprintln!("lepus-perf: not judged: {sentence}"));
     }
-    Ok(failures)
+    (failures, fatal)
 }
 
 /// As wide, and as coloured, as standard output is.
@@ -217,7 +224,8 @@ pub fn json_of(tables: &[Table], failures: &[String]) -> Json {
         let column = &shown.column;
         json!({
             "title": shown.title, "file": column.file, "scenario": column.scenario, "target": column.target,
-            "rate": column.rate, "rounds": column.runs().len(), "invalid": shown.invalid, "values": values,
+            "rate": column.rate, "rounds": column.runs().len(), "invalid": shown.invalid,
+            "failures": shown.failures, "values": values,
         })
     };
     let table = |table: &Table| {

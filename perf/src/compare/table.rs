@@ -2,11 +2,10 @@
 
 use serde::Serialize;
 
-use super::bootstrap::{Estimate, estimates};
+use super::bootstrap::{Estimate, Seeds, estimates};
 use super::metric::Metric;
 use crate::compare::column::{Column, best_common, titles};
-use crate::result::histogram;
-use crate::units::short_rate_text;
+use crate::result::{Run, histogram};
 
 /// Columns that are compared with the first of them.
 #[derive(Debug)]
@@ -32,9 +31,17 @@ pub struct Shown {
     pub estimates: Vec<(Metric, Option<Estimate>)>,
     /// Why its latencies must not be trusted.
     pub invalid: Vec<String>,
+    /// What has ended its runs early or kept them from finishing.
+    pub failures: Vec<String>,
 }
 
 impl Shown {
+    /// Why its numbers must not decide anything; `None`: they may.
+    pub fn doubt(&self) -> Option<String> {
+        let of = |word, sentences: &[String]| sentences.first().map(|sentence| format!("{word}: {sentence}"));
+        of("has failed", &self.failures).or_else(|| of("is INVALID", &self.invalid))
+    }
+
     /// `None` where it is not known.
     pub fn estimate(&self, metric: &Metric) -> Option<&Estimate> {
         self.estimates.iter().find(|(own, _)| own == metric)?.1.as_ref()
@@ -92,11 +99,7 @@ fn target(column: &Column) -> String {
 }
 
 fn rate(column: &Column) -> String {
-    match column.rate {
-        Some(rate) => format!("{}/s", short_rate_text(rate)),
-        None if column.scenario.is_empty() => String::new(),
-        None => "unpaced".to_owned(),
-    }
+    if column.scenario.is_empty() && column.rate.is_none() { String::new() } else { column.rate_text() }
 }
 
 /// Whether a file has several values of something.
@@ -173,21 +176,40 @@ fn table(
             columns.iter().zip(&titles).map(|(column, title)| format!("{title}: {}", has(column))).collect();
         notes.push(format!("they have no histogram in common; {}", each.join("; ")));
     }
+    let pairs: Vec<usize> = (0..columns.len())
+        .map(|own| (0..own).find(|&other| are_paired(columns[other], columns[own])).unwrap_or(own))
+        .collect();
     let columns: Vec<Shown> = (0_u64..)
         .zip(columns.iter().zip(titles))
-        .map(|(index, (column, title))| {
-            // Columns are drawn independently of each other.
-            let found = estimates(column, histogram.as_deref(), metrics, draws, seed ^ (index << 32));
-            let invalid = column
-                .runs()
-                .iter()
-                .flat_map(|run| round_texts(run.round, &run.invalid, column.runs().len()))
-                .collect();
-            Shown { title, column: (*column).clone(), estimates: metrics.iter().cloned().zip(found).collect(), invalid }
+        .zip(pairs)
+        .map(|((index, (column, title)), pair)| {
+            // Columns are drawn independently of each other, but for rounds that they were made in together.
+            let seeds = Seeds { rounds: seed ^ !(pair as u64), intervals: seed ^ (index << 32) };
+            let found = estimates(column, histogram.as_deref(), metrics, draws, seeds);
+            let texts = |of: fn(&Run) -> &[String]| {
+                column.runs().iter().flat_map(|run| round_texts(run.round, of(run), column.runs().len())).collect()
+            };
+            Shown {
+                title,
+                column: (*column).clone(),
+                estimates: metrics.iter().cloned().zip(found).collect(),
+                invalid: texts(|run| &run.invalid),
+                failures: texts(|run| &run.failures),
+            }
         })
         .collect();
     notes.extend(notes_of(&columns));
     Ok(Table { heading, histogram, columns, notes })
+}
+
+/// Whether two columns were made in the same rounds: one after the other, so that what drifts hits both.
+fn are_paired(a: &Column, b: &Column) -> bool {
+    let rounds = |column: &Column| {
+        let mut rounds: Vec<u32> = column.runs().iter().map(|run| run.round).collect();
+        rounds.sort_unstable();
+        rounds
+    };
+    a.file == b.file && rounds(a).len() > 1 && rounds(a) == rounds(b)
 }
 
 fn round_texts(round: u32, texts: &[String], rounds: usize) -> Vec<String> {
@@ -226,6 +248,21 @@ fn notes_of(columns: &[Shown]) -> Vec<String> {
             notes.push(format!("{title}: too few intervals were measured for intervals of confidence"));
         }
     }
+    notes.extend(unchecked_notes(columns));
+    let has_intervals =
+        |shown: &&Shown| shown.estimates.iter().flat_map(|(_, one)| one).any(|one| one.interval.is_some());
+    let single: Vec<&str> = columns
+        .iter()
+        .filter(|shown| shown.column.runs().len() == 1)
+        .filter(has_intervals)
+        .map(|shown| shown.title.as_str())
+        .collect();
+    if !single.is_empty() {
+        notes.push(format!(
+            "{}: one round, so the intervals of confidence know nothing of what differs from run to run",
+            single.join(", ")
+        ));
+    }
     let distinct = |of: fn(&Column) -> String| {
         let mut all: Vec<String> =
             columns.iter().map(|shown| of(&shown.column)).filter(|text| !text.is_empty()).collect();
@@ -240,6 +277,21 @@ fn notes_of(columns: &[Shown]) -> Vec<String> {
         }
     }
     notes
+}
+
+/// What was not checked, each with the columns of which it is so.
+fn unchecked_notes(columns: &[Shown]) -> Vec<String> {
+    let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
+    for Shown { title, column, .. } in columns {
+        for sentence in column.runs().iter().flat_map(|run| &run.unchecked) {
+            match found.iter_mut().find(|(known, _)| known == sentence) {
+                Some((_, titles)) if titles.contains(&title.as_str()) => {}
+                Some((_, titles)) => titles.push(title),
+                None => found.push((sentence, vec![title])),
+            }
+        }
+    }
+    found.into_iter().map(|(sentence, titles)| format!("{}: not checked: {sentence}", titles.join(", "))).collect()
 }
 
 impl Table {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::metric::Metric;
 use super::table::{Table, Value};
 use crate::result::histogram;
-use crate::units::{number_in, short_rate_text, three_digits, unit_of};
+use crate::units::{number_in, ratio_text, short_rate_text, unit_of};
 
 const FITS: &str = "a string takes any text";
 
@@ -68,7 +68,7 @@ impl Cell {
         let range = |interval: Option<(f64, f64)>, number: &dyn Fn(f64) -> String| {
             interval.map_or_else(String::new, |(from, to)| format!("[{}–{}]", number(from), number(to)))
         };
-        let ratio = value.ratio.map_or_else(String::new, |ratio| format!("{}×", three_digits(ratio)));
+        let ratio = value.ratio.map_or_else(String::new, |ratio| format!("{}×", ratio_text(ratio)));
         // Coloured only where the difference is more than chance.
         let ratio_style = match value.ratio_interval {
             Some((from, _)) if from > 1.0 => {
@@ -87,7 +87,7 @@ impl Cell {
             }
             _ => Style::Plain,
         };
-        let parts = [text, range(value.interval, &*number), ratio, range(value.ratio_interval, &three_digits)];
+        let parts = [text, range(value.interval, &*number), ratio, range(value.ratio_interval, &ratio_text)];
         Self { parts, ratio_style }
     }
 
@@ -132,6 +132,9 @@ pub fn table_text(table: &Table, look: Look) -> String {
     for shown in &table.columns {
         for reason in &shown.invalid {
             push_wrapped(&mut text, &format!("INVALID {}: {reason}", shown.title), look, Style::Worse);
+        }
+        for reason in &shown.failures {
+            push_wrapped(&mut text, &format!("FAILED {}: {reason}", shown.title), look, Style::Worse);
         }
     }
     table.notes.iter().for_each(|note| push_wrapped(&mut text, &format!("note: {note}"), look, Style::Plain));

@@ -24,6 +24,8 @@ pub const CHANNEL: u16 = 1;
 const READ_OCTETS: usize = 8 << 10;
 /// The longest frame that is agreed to.
 pub const FRAME_OCTETS_MAX: u32 = 131_072;
+/// The reply code where something is not there.
+const NOT_FOUND: u16 = 404;
 /// How long an answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// How long the answer to `connection.close` may take.
@@ -226,6 +228,32 @@ impl Client {
         accept: impl FnMut(&Method<'_>) -> Option<T>,
     ) -> Result<T, ClientError> {
         within(ANSWER_MAX, answer, self.read_until(answer, accept)).await
+    }
+
+    /// Whether what a passive declaration names is there. Where it is not the broker closes the first channel, which is opened
+    /// anew.
+    ///
+    /// # Errors
+    /// Where the broker refuses to tell.
+    pub async fn is_there(&mut self, declaration: &Method<'_>) -> Result<bool, ClientError> {
+        let accept = |method: &Method<'_>| {
+            matches!(method, Method::QueueDeclareOk(_) | Method::ExchangeDeclareOk(_)).then_some(true)
+        };
+        match self.request(declaration, "declare-ok", accept).await {
+            Err(ClientError::Closed(NOT_FOUND, _)) => {}
+            other => return other,
+        }
+        // The closing method was read, and not yet taken away.
+        if let Some((frame, used)) = take_frame(&self.input, FRAME_OCTETS_MAX as usize)? {
+            let method = Method::decode(frame.payload)?;
+            if !matches!(method, Method::ChannelClose(_)) {
+                return Err(ClientError::Unexpected("declare-ok", method.name().to_owned()));
+            }
+            self.input.drain(..used);
+        }
+        self.send(CHANNEL, &Method::ChannelCloseOk(channel::CloseOk {})).await?;
+        self.open_channel(CHANNEL).await?;
+        Ok(false)
     }
 
     async fn read_until<T>(

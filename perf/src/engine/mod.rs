@@ -16,6 +16,7 @@ pub mod source;
 pub mod stamp;
 pub mod topology;
 pub mod trace;
+pub mod unchecked;
 pub mod worker;
 
 use std::cell::RefCell;

@@ -287,6 +287,7 @@ impl Sink {
             Method::BasicNack(basic::Nack { delivery_tag: tag, multiple: false, requeue: self.requeue })
                 .put(output, self.channel);
             recorder.counts.requeued += u64::from(self.requeue);
+            recorder.counts.rejected += u64::from(!self.requeue);
             return;
         }
         if self.unacknowledged == 0 {

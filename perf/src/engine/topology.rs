@@ -33,6 +33,13 @@ pub struct Topology {
     pub copies: u64,
 }
 
+/// What a run has made, which it deletes in the end. What was there before, under the same name, is somebody else's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    queues: Vec<String>,
+    exchange: Option<String>,
+}
+
 impl Topology {
     /// What the options ask for.
     pub fn plan(options: &RunOptions) -> Self {
@@ -98,11 +105,18 @@ impl Topology {
         if consumers >= queues { consumers / queues + usize::from(queue < consumers % queues) } else { 1 }
     }
 
-    /// Declares and binds everything; returns how many messages were in the queues already.
+    /// Declares and binds everything; returns how many messages were in the queues already. `made` gets what was not there
+    /// before, also where it fails; nothing where there are no producers: then others publish, and what they have published is
+    /// theirs.
     ///
     /// # Errors
     /// Where the broker refuses; for instance because a queue is there with other properties.
-    pub async fn declare(&self, client: &mut Client, options: &RunOptions) -> Result<u64, ClientError> {
+    pub async fn declare(
+        &self,
+        client: &mut Client,
+        options: &RunOptions,
+        made: &mut Made,
+    ) -> Result<u64, ClientError> {
         if options.workload.is_churn() && options.workload != Workload::BindingChurn {
             return Ok(0);
         }
@@ -122,21 +136,33 @@ impl Topology {
                 no_wait: false,
                 arguments: TableRef::new(&arguments).map_err(|fault| ClientError::Malformed(fault.into()))?,
             };
+            let passive = queue::Declare { passive: true, ..declare };
+            let is_new = !options.predeclared && !client.is_there(&Method::QueueDeclare(passive)).await?;
             message_count += client
                 .request(&Method::QueueDeclare(declare), "queue.declare-ok", |method| match method {
                     Method::QueueDeclareOk(ok) => Some(u64::from(ok.message_count)),
                     _ => None,
                 })
                 .await?;
+            if is_new {
+                made.queues.push(name.clone());
+            }
         }
-        if options.exchange.is_empty() || options.predeclared {
-            return Ok(message_count);
+        if !options.exchange.is_empty() && !options.predeclared {
+            self.declare_exchange(client, options, made).await?;
         }
-        self.declare_exchange(client, options).await?;
+        if options.producers == 0 {
+            *made = Made::default();
+        }
         Ok(message_count)
     }
 
-    async fn declare_exchange(&self, client: &mut Client, options: &RunOptions) -> Result<(), ClientError> {
+    async fn declare_exchange(
+        &self,
+        client: &mut Client,
+        options: &RunOptions,
+        made: &mut Made,
+    ) -> Result<(), ClientError> {
         let exchange = options.exchange.as_bytes();
         let declare = exchange::Declare {
             exchange,
@@ -150,11 +176,16 @@ impl Topology {
         };
         // The predefined ones cannot be declared by others' rules, only found.
         let declare = exchange::Declare { passive: options.exchange.starts_with("amq."), ..declare };
+        let passive = exchange::Declare { passive: true, ..declare };
+        let is_new = !declare.passive && !client.is_there(&Method::ExchangeDeclare(passive)).await?;
         client
             .request(&Method::ExchangeDeclare(declare), "exchange.declare-ok", |method| {
                 matches!(method, Method::ExchangeDeclareOk(_)).then_some(())
             })
             .await?;
+        if is_new {
+            made.exchange = Some(options.exchange.clone());
+        }
         for (key, arguments, index) in &self.bindings {
             let (queue, routing_key, arguments) =
                 (self.queues[*index].as_bytes(), key.as_bytes(), arguments.to_octets());
@@ -168,12 +199,11 @@ impl Topology {
         }
         Ok(())
     }
+}
 
-    /// Deletes what [`Topology::declare`] has made.
-    pub async fn delete(&self, client: &mut Client, options: &RunOptions) -> Result<(), ClientError> {
-        if options.workload.is_churn() && options.workload != Workload::BindingChurn {
-            return Ok(());
-        }
+impl Made {
+    /// Deletes it.
+    pub async fn delete(&self, client: &mut Client) -> Result<(), ClientError> {
         for name in &self.queues {
             let delete = queue::Delete { queue: name.as_bytes(), if_unused: false, if_empty: false, no_wait: false };
             client
@@ -182,10 +212,8 @@ impl Topology {
                 })
                 .await?;
         }
-        if options.exchange.is_empty() || options.exchange.starts_with("amq.") {
-            return Ok(());
-        }
-        let delete = exchange::Delete { exchange: options.exchange.as_bytes(), if_unused: false, no_wait: false };
+        let Some(name) = &self.exchange else { return Ok(()) };
+        let delete = exchange::Delete { exchange: name.as_bytes(), if_unused: false, no_wait: false };
         client
             .request(&Method::ExchangeDelete(delete), "exchange.delete-ok", |method| {
                 matches!(method, Method::ExchangeDeleteOk(_)).then_some(())

@@ -24,6 +24,13 @@ function digits(value) {
   return value.toFixed(size < 9.995 ? 2 : size < 99.95 ? 1 : 0);
 }
 
+// Below 1 two significant digits, however small.
+function ratioText(ratio) {
+  const size = Math.abs(ratio);
+  if (size >= 0.0995 || size === 0) return digits(ratio);
+  return size < 0.000095 ? ratio.toExponential(1) : ratio.toFixed(Math.ceil(-Math.log10(size)) + 1);
+}
+
 const TIMES = [["s", 1e9], ["ms", 1e6], ["µs", 1e3], ["ns", 1]];
 
 function timeUnit(nanos) {
@@ -182,7 +189,7 @@ function readOff(holder, drawing, tip, chart, { x, y, box, right, bottom, width 
         marks[index].setAttribute("cx", left);
         marks[index].setAttribute("cy", y(value));
       }
-      const ratio = chart.hasRatio && index > 0 && value !== null && found[0] > 0 ? `${digits(value / found[0])}×` : "";
+      const ratio = chart.hasRatio && index > 0 && value !== null && found[0] > 0 ? `${ratioText(value / found[0])}×` : "";
       return element("tr", {},
         element("td", {}, element("span", { class: "key", style: `background:${one.colour}` })),
         element("td", { class: "title" }, one.title),

@@ -94,7 +94,7 @@ fn run_data(run: &Run, names: &[String]) -> Json {
         "round": run.round, "target": run.target, "scenario": run.scenario, "workload": run.workload, "rate": run.rate,
         "seed": run.seed, "started": run.started_unix_millis, "client_cores": run.client_cores, "check": run.check,
         "broker": run.broker, "client_cpu_seconds": run.client_cpu_seconds, "invalid": run.invalid,
-        "warnings": run.warnings, "has_faults": run.has_faults(),
+        "warnings": run.warnings, "failures": run.failures, "unchecked": run.unchecked, "has_faults": run.has_faults(),
         "start": series(&|moment| json!(rounded(moment.start_seconds, 1e3))),
         "seconds": series(&|moment| json!(rounded(moment.seconds, 1e3))),
         "warm_up": run.intervals.iter().filter(|interval| interval.is_warm_up).map(|interval| interval.start_seconds + interval.seconds).fold(0.0, f64::max),
@@ -182,7 +182,13 @@ mod tests {
     #[test]
     fn the_data() {
         let run = sample::run("lepus", "Lepus", 2e5, 0);
+        let told = |sentence: &str| vec![sentence.to_owned()];
+        let run = Run { failures: told("it ended early"), unchecked: told("whether all came"), ..run };
         let data = run_data(&run, &["response".to_owned()]);
+        assert_eq!(
+            (&data["failures"][0], &data["unchecked"][0]),
+            (&json!("it ended early"), &json!("whether all came"))
+        );
         assert_eq!(data["start"].as_array().map(Vec::len), Some(20));
         let max = run.intervals.iter().map(|interval| interval.histograms["response"].0.max()).max();
         let found =

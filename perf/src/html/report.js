@@ -145,7 +145,8 @@ function drawTables() {
     const heading = [table.heading, table.histogram].filter((text) => text).join(": ");
     const head = element("tr", {}, element("th", { scope: "col" }), ...table.columns.map((column, index) =>
       element("th", { scope: "colgroup", colspan: index === 0 ? 2 : 4, class: "first" }, column.title || "unnamed", " ",
-        column.invalid.length > 0 ? element("span", { class: "badge" }, "INVALID") : null)));
+        column.invalid.length > 0 ? element("span", { class: "badge" }, "INVALID") : null,
+        column.failures.length > 0 ? element("span", { class: "badge" }, "FAILED") : null)));
     const body = table.metrics.map((metric) => element("tr", {},
       element("th", { scope: "row" }, metric.unit === "ns" ? metric.name : `${metric.name} ${metric.unit}`),
       ...table.columns.flatMap((column, index) => cells(metric, column.values[metric.name], index))));
@@ -176,8 +177,8 @@ function cells(metric, value, index) {
   const [from, to] = value.ratio_interval ?? [1, 1];
   const isMore = from > 1;
   const style = isMore || to < 1 ? (isMore === isTime ? "worse" : "better") : "";
-  return [...own, element("td", { class: style }, value.ratio === null ? "" : `${digits(value.ratio)}×`),
-    element("td", { class: "range" }, range(value.ratio_interval, digits))];
+  return [...own, element("td", { class: style }, value.ratio === null ? "" : `${ratioText(value.ratio)}×`),
+    element("td", { class: "range" }, range(value.ratio_interval, ratioText))];
 }
 
 function alert(kind, title, texts) {
@@ -195,6 +196,8 @@ function drawAlerts() {
   part("alerts").replaceChildren(...[
     alert("bad", "Invalid: these latencies must not be trusted", texts((run) => run.invalid)),
     alert("bad", "Messages went wrong", texts(faults)),
+    alert("bad", "Runs that failed or did not finish", texts((run) => run.failures)),
+    alert("warn", "Not checked", texts((run) => run.unchecked)),
     alert("warn", "To be known", texts((run) => run.warnings)),
   ].filter((one) => one !== null));
 }

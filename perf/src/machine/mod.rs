@@ -60,6 +60,13 @@ pub(crate) fn own_cores() -> Vec<usize> {
     (0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect()
 }
 
+/// The core and those that are the same one in the hardware: its hyperthreads.
+pub(crate) fn siblings(core: usize) -> Vec<usize> {
+    let path = format!("/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list");
+    let list = fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<CoreList>().ok());
+    list.map(|list| list.0).filter(|cores| cores.contains(&core)).unwrap_or_else(|| vec![core])
+}
+
 /// Cores of the list in `/proc/PID/status`.
 pub(crate) fn cores_of_status(status: &str) -> Vec<usize> {
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));

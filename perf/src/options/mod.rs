@@ -1,11 +1,13 @@
 //! What the user asks for. Short flags are those of RabbitMQ's PerfTest where they mean the same.
 
 pub mod arrivals;
+mod idle;
 pub mod sizes;
 pub mod uri;
 mod values;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,18 +18,25 @@ use clap::{ArgMatches, Args, FromArgMatches, Parser};
 use crate::engine::stamp::STAMP_OCTETS;
 use crate::options::arrivals::{Process, Profile};
 use crate::options::sizes::Sizes;
-use crate::options::uri::AmqpUri;
+use crate::options::uri::{AmqpUri, UriParser};
 pub use crate::options::values::{CoreList, ExchangeKind, MessageFlag, QueueArgument, Ramp, Workload};
 
 /// Producers have two octets in a stamp.
 pub const PRODUCERS_MAX: usize = 1 << 16;
 
 /// A workload, and where it is to run: [`RunArguments`], which these dereference to, and how they were given.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RunOptions {
     arguments: RunArguments,
     /// The long names of options that were given, with their values.
     given: BTreeMap<String, Vec<String>>,
+}
+
+/// Without what was given, which has passwords.
+impl fmt::Debug for RunOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RunOptions").field(&self.arguments).finish()
+    }
 }
 
 /// Options that say where a workload runs, not what it is.
@@ -39,15 +48,38 @@ impl RunOptions {
     /// # Errors
     /// A sentence, or several, for the user.
     pub fn try_parse_from(words: impl IntoIterator<Item = impl Into<String>>) -> Result<Self, String> {
+        let options = Self::parse_unchecked(words)?;
+        options.check()?;
+        Ok(options)
+    }
+
+    /// As [`RunOptions::try_parse_from`], but they may contradict each other.
+    ///
+    /// # Errors
+    /// A sentence, or several, for the user.
+    pub fn parse_unchecked(words: impl IntoIterator<Item = impl Into<String>>) -> Result<Self, String> {
         #[derive(Parser)]
         struct Line {
             #[command(flatten)]
             options: RunOptions,
         }
         let words = ["run".to_owned()].into_iter().chain(words.into_iter().map(Into::into));
-        let options = Line::try_parse_from(words).map_err(|fault| fault.to_string())?.options;
-        options.check()?;
-        Ok(options)
+        Ok(Line::try_parse_from(words).map_err(|fault| fault.to_string())?.options)
+    }
+
+    /// Finds what contradicts itself, and what would do nothing.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub fn check(&self) -> Result<(), String> {
+        self.arguments.check()?;
+        let idle = idle::idle(self);
+        idle.first().map_or(Ok(()), |(name, why)| Err(format!("--{name} would do nothing: {why}")))
+    }
+
+    /// Long names of options that were given, and would do nothing beside the others.
+    pub fn idle(&self) -> impl Iterator<Item = &'static str> {
+        idle::idle(self).into_iter().map(|(name, _)| name)
     }
 
     /// These options with another value for one of them, by its long name without dashes: `("rate", "20000")`. A flag's value
@@ -135,7 +167,7 @@ impl FromArgMatches for RunOptions {
 #[derive(Clone, Debug, Args)]
 pub struct RunArguments {
     /// Broker, as amqp://user:password@host:port/vhost; several, as of a cluster, get connections in turn
-    #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672/%2F")]
+    #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672/%2F", value_parser = UriParser)]
     pub uri: Vec<AmqpUri>,
     /// What is done
     #[arg(short = 'w', long, default_value = "messages", value_name = "KIND")]
@@ -152,7 +184,7 @@ pub struct RunArguments {
     /// Channels of each consumer; each consumes on its own
     #[arg(short = 'Y', long, default_value_t = 1, value_name = "N")]
     pub consumer_channel_count: u16,
-    /// Queue; with --queues its name is the first part of theirs
+    /// Queue; with --queues its name is the first part of theirs. What is there already is used, and never deleted
     #[arg(short = 'u', long, default_value = "lepus-perf", value_name = "NAME")]
     pub queue: String,
     /// Queues; each is read by one consumer, or by several where there are more consumers than queues
@@ -227,7 +259,7 @@ pub struct RunArguments {
     /// Flags of messages. persistent: with durable queues and exchange
     #[arg(short = 'f', long = "flag", value_name = "FLAG")]
     pub flags: Vec<MessageFlag>,
-    /// Exchange to publish to; it is declared and afterwards deleted [default: the default exchange]
+    /// Exchange to publish to; where it was not there it is declared and afterwards deleted [default: the default exchange]
     #[arg(short = 'e', long, default_value = "", hide_default_value = true, value_name = "NAME")]
     pub exchange: String,
     /// Type of the exchange
@@ -259,7 +291,7 @@ pub struct RunArguments {
     /// under way, 1 if not given
     #[arg(long, value_name = "MESSAGES")]
     pub in_flight: Option<u64>,
-    /// How long to wait in the end, at most, for messages that are still in queues; what is left then is not checked
+    /// How long to wait in the end, at most, for messages that are still in queues; if some are left then the run has failed
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     pub drain_limit: u64,
     /// Threads of the load generator, where --cores is not given; one is enough for one core of any broker
@@ -276,7 +308,7 @@ pub struct RunArguments {
     /// Process of the broker, whose CPU time and memory are reported [default: whoever listens, where it is on this machine]
     #[arg(long, value_name = "PID")]
     pub broker_pid: Option<u32>,
-    /// Leave queues, and what is in them, behind
+    /// Leave queues and exchange, and what is in them, behind; without producers (-x 0) that is always so
     #[arg(long)]
     pub keep: bool,
 }
@@ -335,6 +367,15 @@ impl RunArguments {
         self.rate.is_some() || self.ramp.is_some() || self.rate_profile.is_some() || self.trace.is_some()
     }
 
+    /// Whether it is about requests and their replies: RPC, churn, and `basic.get` where messages have no times of their own.
+    pub fn is_about_round_trips(&self) -> bool {
+        match self.workload {
+            Workload::Rpc => true,
+            Workload::Get => !self.is_open_loop(),
+            workload => workload.is_churn(),
+        }
+    }
+
     /// How long a consumer works at a message.
     pub fn processing(&self) -> Option<Duration> {
         let delay = self.consumer_delay.map(Duration::from_micros);
@@ -351,11 +392,7 @@ impl RunArguments {
         self.consumers * usize::from(self.consumer_channel_count)
     }
 
-    /// Finds what contradicts itself.
-    ///
-    /// # Errors
-    /// A sentence for the user.
-    pub fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         let bindings = self.bindings.unwrap_or(self.queues);
         let many = matches!(self.kind, ExchangeKind::Topic | ExchangeKind::Headers);
         let rpc = self.workload == Workload::Rpc;
@@ -465,6 +502,16 @@ mod tests {
         }
     }
 
+    /// Goal: a password is in no text that is made for people, also where the URI is wrong.
+    #[test]
+    fn no_password_is_shown() {
+        for uri in ["amqp://u:secret@h:x", "amqp://u:secret@[h", "amqp://u:secret@h?heartbeat=5", "u:secret@h"] {
+            let fault = parse(&format!("--uri {uri}")).expect_err(uri);
+            assert!(fault.contains("--uri") && !fault.contains("secret"), "{fault}");
+        }
+        assert!(!format!("{:?}", parse("--uri amqp://u:secret@h")).contains("secret"));
+    }
+
     #[test]
     fn contradictions() {
         for line in [
@@ -490,7 +537,7 @@ mod tests {
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
-        for line in ["-s 6", "-q 10 -A 10", "-e x -t topic --queues 2 --bindings 4", "-x 0", "-y 0", "-a -q 10 -A 11"] {
+        for line in ["-s 6", "-q 10 -A 10", "-e x -t topic --queues 2 --bindings 4", "-x 0", "-y 0"] {
             assert!(parse(line).is_ok(), "{line}");
         }
     }

@@ -1,7 +1,12 @@
 //! `amqp://user:password@host:port/vhost`, as RabbitMQ's URI specification has it.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::str::FromStr;
+
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, Command};
 
 /// Where and as whom to connect.
 #[derive(Clone, PartialEq, Eq)]
@@ -69,6 +74,34 @@ impl FromStr for AmqpUri {
         let (host, port) = host_and_port(place)?;
         Ok(Self { host, port, user, password, vhost })
     }
+}
+
+/// Reads URIs from the command line. What is said of a wrong one does not repeat it, since it may have a password.
+#[derive(Clone)]
+pub struct UriParser;
+
+impl TypedValueParser for UriParser {
+    type Value = AmqpUri;
+
+    fn parse_ref(&self, command: &Command, argument: Option<&Arg>, value: &OsStr) -> Result<AmqpUri, clap::Error> {
+        parse_in_secret(command, argument, value)
+    }
+}
+
+/// Parses a value. What is said of a wrong one is the parser's sentence alone.
+///
+/// # Errors
+/// Where it cannot be parsed.
+pub fn parse_in_secret<T: FromStr<Err: fmt::Display>>(
+    command: &Command,
+    argument: Option<&Arg>,
+    value: &OsStr,
+) -> Result<T, clap::Error> {
+    let parsed = value.to_str().ok_or_else(|| "it is not UTF-8".to_owned());
+    parsed.and_then(|text| text.parse::<T>().map_err(|fault| fault.to_string())).map_err(|fault| {
+        let name = argument.map_or_else(String::new, |argument| format!(" for '{argument}'"));
+        clap::Error::raw(ErrorKind::ValueValidation, format!("invalid value{name}: {fault}\n")).with_cmd(command)
+    })
 }
 
 fn host_and_port(place: &str) -> Result<(String, u16), UriFault> {

@@ -8,8 +8,8 @@ use super::{Check, Counts, Interval, Recorded, ResultFile, Run, histogram};
 
 const CONTEXT: [&str; 10] =
     ["kind", "scenario", "target", "product", "version", "rate", "round", "start_seconds", "seconds", "is_warm_up"];
-const COUNTS: [&str; 8] =
-    ["published", "confirmed", "refused", "returned", "received", "acknowledged", "requeued", "operations"];
+const COUNTS: [&str; 9] =
+    ["published", "confirmed", "refused", "returned", "received", "acknowledged", "requeued", "rejected", "operations"];
 const RATES: [&str; 4] =
     ["published_per_second", "confirmed_per_second", "received_per_second", "operations_per_second"];
 const BROKER: [&str; 3] = ["backlog", "broker_cpu_seconds", "broker_resident_octets"];
@@ -87,8 +87,9 @@ fn context(run: &Run, kind: &str, start_seconds: f64, seconds: f64, is_warm_up: 
 }
 
 fn push_counts(row: &mut Vec<String>, counts: Counts, seconds: f64) {
-    let Counts { published, confirmed, refused, returned, received, acknowledged, requeued, operations } = counts;
-    let all = [published, confirmed, refused, returned, received, acknowledged, requeued, operations];
+    let Counts { published, confirmed, refused, returned, received, acknowledged, requeued, rejected, operations } =
+        counts;
+    let all = [published, confirmed, refused, returned, received, acknowledged, requeued, rejected, operations];
     row.extend(all.map(|count| count.to_string()));
     let rate = |count: u64| if seconds > 0.0 { format!("{:.3}", count as f64 / seconds) } else { String::new() };
     row.extend([published, confirmed, received, operations].map(rate));

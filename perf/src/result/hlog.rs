@@ -197,6 +197,7 @@ fn take(runs: &mut Vec<Run>, entry: Entry, log_start_seconds: f64) {
             invalid: Vec::new(),
             warnings: Vec::new(),
             failures: Vec::new(),
+            unchecked: Vec::new(),
             phases: Vec::new(),
         });
         runs.len() - 1

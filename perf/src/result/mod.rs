@@ -95,6 +95,9 @@ pub struct Run {
     /// did not take or confirm. Empty in runs that went well.
     #[serde(default)]
     pub failures: Vec<String>,
+    /// What was not checked, and why: where it is not empty, that `check` has found nothing says nothing of that.
+    #[serde(default)]
+    pub unchecked: Vec<String>,
 }
 
 /// One part of a run.
@@ -166,6 +169,14 @@ pub mod histogram {
         (CONFIRM, "sent to confirmed"),
         (ROUND_TRIP, "request to reply"),
     ];
+
+    /// Names in the order of their worth to a reader who is shown only the first that is there: round trips first where the
+    /// workload is about them, send lags, which say more of the load generator, last.
+    pub fn by_worth(is_about_round_trips: bool) -> impl Iterator<Item = &'static str> {
+        let first = is_about_round_trips.then_some(ROUND_TRIP);
+        let others = ALL.into_iter().map(|(name, _)| name).filter(|name| *name != SEND_LAG);
+        first.into_iter().chain(others).chain([SEND_LAG])
+    }
 }
 
 /// Messages, or operations.
@@ -184,8 +195,10 @@ pub struct Counts {
     pub received: u64,
     /// Acknowledged by consumers.
     pub acknowledged: u64,
-    /// Given back by consumers.
+    /// Given back by consumers, to come again.
     pub requeued: u64,
+    /// Refused by consumers for good (`basic.nack` without `requeue`).
+    pub rejected: u64,
     /// Churn: operations done (connections, channels, queues or bindings made and removed); RPC: replies.
     pub operations: u64,
 }
@@ -245,6 +258,18 @@ impl Run {
         (all, seconds)
     }
 
+    /// Whether it is about requests and their replies: RPC, churn, and `basic.get` where messages have no times of their own.
+    pub fn is_about_round_trips(&self) -> bool {
+        match self.workload.get("workload").map(String::as_str) {
+            Some("rpc") => true,
+            Some("get") => {
+                !["rate", "ramp", "rate-profile", "trace"].iter().any(|name| self.workload.contains_key(*name))
+            }
+            Some(workload) => workload.ends_with("-churn"),
+            None => false,
+        }
+    }
+
     /// Whether nothing was wrong: no faults, no failures. Whether its latencies can be trusted, `invalid` tells.
     pub fn is_right(&self) -> bool {
         !self.has_faults() && self.failures.is_empty()
@@ -257,6 +282,14 @@ impl Run {
     }
 }
 
+impl Counts {
+    /// The one that the workload is about: received messages, else operations, confirmed or published messages.
+    pub fn primary(&self) -> u64 {
+        let all = [self.received, self.operations, self.confirmed, self.published];
+        all.into_iter().find(|&count| count > 0).unwrap_or(0)
+    }
+}
+
 impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.published += other.published;
@@ -266,6 +299,7 @@ impl std::ops::AddAssign for Counts {
         self.received += other.received;
         self.acknowledged += other.acknowledged;
         self.requeued += other.requeued;
+        self.rejected += other.rejected;
         self.operations += other.operations;
     }
 }

@@ -92,6 +92,7 @@ pub fn bare(name: &str, product: &str, round: u32) -> Run {
             vec![]
         },
         failures: Vec::new(),
+        unchecked: Vec::new(),
         phases: Vec::new(),
     }
 }

@@ -165,13 +165,19 @@ impl Reader<'_> {
         let table = table.ok_or_else(|| self.fault(&value.span(), format!("{what} is a table: [scenario.{name}]")))?;
         let (about, own) = self.settings(&what, table)?;
         let mut settings: Vec<Setting> = defaults.to_vec();
+        let own_names: Vec<String> = own.iter().map(|setting| setting.name.clone()).collect();
         let overrides =
             overrides.iter().map(|(name, value)| Setting { name: name.clone(), values: vec![value.clone()] });
         for setting in own.into_iter().chain(overrides) {
             settings.retain(|other| other.name != setting.name);
             settings.push(setting);
         }
-        let words: Vec<String> = settings.iter().flat_map(|setting| words_of(&setting.name, &setting.values)).collect();
+        // What is said for all scenarios is left out where it would do nothing; what one says itself is a mistake there.
+        if let Ok(options) = RunOptions::parse_unchecked(words_of_all(&settings)) {
+            let idle: Vec<&str> = options.idle().collect();
+            settings.retain(|setting| own_names.contains(&setting.name) || !idle.contains(&setting.name.as_str()));
+        }
+        let words = words_of_all(&settings);
         let options = RunOptions::try_parse_from(words.clone())
             .map_err(|reason| self.fault(&key.span(), format!("{what}: {}", first_sentence(&reason))))?;
         if options.time().is_none() && options.count.is_none() && options.trace.is_none() {
@@ -234,6 +240,10 @@ fn words_of(name: &str, values: &[String]) -> Vec<String> {
         [value] if value == "false" && is_flag(name) => Vec::new(),
         values => values.iter().map(|value| format!("--{name}={value}")).collect(),
     }
+}
+
+fn words_of_all(settings: &[Setting]) -> Vec<String> {
+    settings.iter().flat_map(|setting| words_of(&setting.name, &setting.values)).collect()
 }
 
 fn is_flag(name: &str) -> bool {

@@ -48,6 +48,19 @@ fn a_whole_suite() {
     }
 }
 
+/// Goal: what holds for all scenarios is left out where it would do nothing; a scenario that says it itself is refused.
+#[test]
+fn options_that_do_nothing() {
+    let text =
+        "[defaults]\nconfirm = 5\n[scenario.churn]\nworkload = \"queue-churn\"\n[scenario.messages]\nsize = 20\n";
+    let suite = parse(text, &[("size".to_owned(), "99".to_owned())]).expect("well-formed");
+    let given: Vec<Vec<String>> =
+        suite.scenarios.iter().map(|scenario| scenario.options.workload().into_keys().collect()).collect();
+    assert_eq!(given, [vec!["workload"], vec!["confirm", "size"]]);
+    let fault = parse("[scenario.churn]\nworkload = \"queue-churn\"\nsize = 20\n", &[]).expect_err("it does nothing");
+    assert!(fault.to_string().contains("--size would do nothing"), "{fault}");
+}
+
 /// Goal: a fault is told by line, scenario, option and reason.
 #[test]
 fn faults() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::campaign::order::interleaved;
-use crate::campaign::targets::{TargetSpec, check_names};
+use crate::campaign::targets::{TargetParser, TargetSpec, check_names};
 use crate::campaign::{Campaign, Job, place_text};
 use crate::exit::{CommandError, EXIT_CODES, Outcome};
 use crate::final_table::Emphasis;
@@ -36,7 +36,7 @@ pub struct SuiteCommand {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// A broker, as NAME=amqp://user:password@host:port/vhost,pid=N; instead of those in the file
-    #[arg(long = "target", value_name = "TARGET")]
+    #[arg(long = "target", value_parser = TargetParser, value_name = "TARGET")]
     pub targets: Vec<TargetSpec>,
     /// Only this scenario; may be given several times
     #[arg(long, value_name = "SCENARIO")]

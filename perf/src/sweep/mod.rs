@@ -28,6 +28,9 @@ use judge::judge;
 /// A step's warm-up and measured time, where the user says nothing, in seconds.
 const STEP_TIMES: [(&str, &str); 2] = [("warmup", "1"), ("time", "5")];
 
+/// Intervals of a second that a trend of the backlog needs.
+const STEP_SECONDS_MIN: u64 = 3;
+
 /// `lepus-perf sweep`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXIT_CODES)]
@@ -95,17 +98,21 @@ fn prepare(command: &SweepCommand) -> Result<(Search, RunOptions), String> {
     if command.run.count.is_some() || command.run.time == Some(0) {
         return Err("a sweep's steps end by --time, in seconds".to_owned());
     }
+    if command.run.time.is_some_and(|seconds| seconds < STEP_SECONDS_MIN) {
+        return Err(format!(
+            "--time: at least {STEP_SECONDS_MIN} seconds, or nobody could tell whether the backlog grows"
+        ));
+    }
     let rates = if command.rates.is_empty() {
         ladder(command.from, command.to, command.factor)?
     } else {
         command.rates.clone()
     };
-    let mut options = command.run.clone();
+    // What contradicts a rate is told before the first step.
+    let mut options = command.run.with("rate", &rates[0].to_string())?;
     for (name, value) in STEP_TIMES.into_iter().filter(|(name, _)| !command.run.is_given(name)) {
         options = options.with(name, value)?;
     }
-    // What contradicts a rate is told before the first step.
-    options.with("rate", &rates[0].to_string())?;
     Ok((Search::new(rates, command.precision / 100.0, command.bisections), options))
 }
 
@@ -179,8 +186,9 @@ mod tests {
         let (mut search, options) = prepared("--objective p99<5ms --objective confirm:max<1s -c 10").expect("sensible");
         assert_eq!((options.warmup().as_secs(), options.time().map(|time| time.as_secs())), (1, Some(5)));
         assert_eq!(search.poll_rate(), Some(1000.0));
-        let (mut search, options) = prepared("--rates 700,500 --time 2 --warmup 0").expect("sensible");
-        assert_eq!((options.warmup().as_secs(), options.time().map(|time| time.as_secs())), (0, Some(2)));
+        let (mut search, options) =
+            prepared("--rates 700,500 --time 3 --warmup 0 --arrivals poisson").expect("sensible");
+        assert_eq!((options.warmup().as_secs(), options.time().map(|time| time.as_secs())), (0, Some(3)));
         assert_eq!(search.poll_rate(), Some(500.0));
     }
 
@@ -195,6 +203,8 @@ mod tests {
             ("--factor 1", "--factor"),
             ("--count 5", "end by --time"),
             ("--time 0", "end by --time"),
+            ("--time 2", "at least 3 seconds"),
+            ("--requeue", "--requeue would do nothing"),
             ("--precision 0", "--precision"),
             ("--objective p99<5", "no unit"),
             ("--in-flight 5", "--in-flight"),

@@ -5,9 +5,6 @@ use crate::units::{count_text, duration_text, rate_text};
 
 use super::state::{Plan, State};
 
-/// Histograms in the order of their worth to a reader of one line.
-const PREFERRED: [&str; 4] = [histogram::RESPONSE, histogram::SERVICE, histogram::ROUND_TRIP, histogram::CONFIRM];
-
 /// The lines of one run after the other.
 #[derive(Default)]
 pub struct Lines {
@@ -36,8 +33,9 @@ impl Lines {
                 name => line += &format!("  {name} {:>9}/s", rate_text(row.last)),
             }
         }
-        let recorded = PREFERRED.iter().find_map(|name| {
-            interval.histograms.get(*name).filter(|recorded| !recorded.is_empty()).map(|recorded| (name, recorded))
+        let is_about_round_trips = self.state.plan.as_ref().is_some_and(|plan| plan.is_about_round_trips);
+        let recorded = histogram::by_worth(is_about_round_trips).find_map(|name| {
+            interval.histograms.get(name).filter(|recorded| !recorded.is_empty()).map(|recorded| (name, recorded))
         });
         if let Some((name, recorded)) = recorded {
             let [p50, p99, max] =
@@ -65,6 +63,9 @@ mod tests {
         let expected =
             "1 s warm-up published 2.00/s received 2.00/s response p50 1.50 µs p99 1.50 µs max 1.50 µs backlog 0";
         assert_eq!(words, expected.split(' ').collect::<Vec<_>>());
+        lines.begin(Plan { is_about_round_trips: true, ..Plan::default() });
+        let line = lines.line(&interval_of(0, &[("service", &[1000]), ("round-trip", &[2000])]));
+        assert!(line.contains("round-trip p50 2.00 µs"), "{line}");
         let line = lines.line(&interval_of(1, &[]));
         assert!(line.contains("received") && line.contains(" 0/s") && !line.contains("p50"), "{line}");
     }

@@ -29,6 +29,8 @@ pub struct Plan {
     pub of: usize,
     /// The wanted rate.
     pub rate: Option<f64>,
+    /// Whether round trips are what it is about.
+    pub is_about_round_trips: bool,
     /// Warm-up in seconds.
     pub warm_up_seconds: f64,
     /// Measured seconds; `None`: until a count is reached or the user ends it.
