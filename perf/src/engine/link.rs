@@ -496,7 +496,7 @@ impl Link {
                 }
                 Poll::Ready(Err(error)) => return self.write_failed(error).map(|()| Poll::Pending),
                 Poll::Pending => {
-                    if self.is_given_up(now) {
+                    if now >= self.give_up_at() {
                         self.end_writing(now);
                         self.phase = Phase::Closed;
                     }
@@ -539,10 +539,6 @@ impl Link {
         let end = shared.schedule.get().map_or(u64::MAX, |schedule| schedule.end);
         let since = self.writing.as_ref().map_or(0, |writing| writing.since);
         if shared.is_producing_over() { since + STALL_NANOS } else { end.max(since).saturating_add(STALL_NANOS) }
-    }
-
-    fn is_given_up(&self, now: u64) -> bool {
-        now >= self.give_up_at()
     }
 
     /// A write has failed. The broker's last words say why, if there are any: they are read in the next turn.
