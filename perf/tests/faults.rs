@@ -79,7 +79,7 @@ fn several_readers_tell_faults_once() {
 /// Goal: a producer whose connection fails takes nothing with it: what it has sent is not doubled, nor is that of the others.
 #[test]
 fn a_failed_producer_is_no_fault_of_the_others() {
-    let run = run(Fault::CloseOne(300), "-r 1000 -x 2 -y 2 --warmup 0 -z 3");
+    let run = run(Fault::CloseOne(1500), "-r 2000 -x 2 -y 2 --warmup 0 -z 3");
     assert!(run.failures.iter().any(|failure| failure.contains("CONNECTION_FORCED")), "{:?}", run.failures);
     assert_eq!(faults(run.check), [0; 4]);
 }

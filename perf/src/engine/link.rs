@@ -389,7 +389,7 @@ impl Link {
                     Poll::Ready(Ok(octets)) => self.output_written += octets,
                     Poll::Ready(Err(error)) => return self.write_failed(error).map(|()| (false, u64::MAX)),
                     Poll::Pending => {
-                        self.hold_up(now);
+                        self.hold_up();
                         return Ok((false, u64::MAX));
                     }
                 }
@@ -431,7 +431,7 @@ impl Link {
         if self.is_blocked {
             let mut are_done = true;
             for source in &mut self.sources {
-                source.hold_up(now);
+                source.hold_up();
                 are_done &= source.is_done(&self.context.shared, schedule, now);
             }
             return if are_done { Want::Nothing } else { Want::Wait(now + BLOCKED_REST_NANOS) };
@@ -458,7 +458,7 @@ impl Link {
                 }
                 Want::Answer => {
                     if self.has_read_all {
-                        source.hold_up(now);
+                        source.hold_up();
                     }
                     if all == Want::Nothing {
                         all = want;
@@ -474,12 +474,9 @@ impl Link {
     }
 
     /// The broker does not go on; unless it waits for us to read.
-    fn hold_up(&mut self, now: u64) {
-        if !self.has_read_all {
-            return;
-        }
-        for source in &mut self.sources {
-            source.hold_up(now);
+    fn hold_up(&mut self) {
+        if self.has_read_all {
+            self.sources.iter_mut().for_each(Source::hold_up);
         }
     }
 
@@ -500,7 +497,7 @@ impl Link {
                         self.end_writing(now);
                         self.phase = Phase::Closed;
                     }
-                    self.hold_up(now);
+                    self.hold_up();
                     return Ok(Poll::Pending);
                 }
             }

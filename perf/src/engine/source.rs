@@ -72,6 +72,8 @@ pub struct Source {
     count_max: u64,
     arrivals: Option<Arrivals>,
     in_flight_max: Option<u64>,
+    /// The broker holds it up.
+    is_held_up: bool,
     /// When the broker held it up last; 0 where it has caught up since.
     held_up_at: u64,
     intended: Vec<u64>,
@@ -116,6 +118,7 @@ impl Source {
             count_max: share.saturating_add(u64::from(number < rest)),
             arrivals,
             in_flight_max: options.in_flight.filter(|_| !is_rpc),
+            is_held_up: false,
             held_up_at: 0,
             intended: Vec::new(),
             has_started: false,
@@ -124,8 +127,8 @@ impl Source {
     }
 
     /// The broker holds it up: it takes nothing, or has to answer first, and there is nothing from it to be read.
-    pub fn hold_up(&mut self, now: u64) {
-        self.held_up_at = now;
+    pub fn hold_up(&mut self) {
+        self.is_held_up = true;
     }
 
     /// What it wants to do now.
@@ -148,7 +151,7 @@ impl Source {
         if let Some(arrivals) = &self.arrivals
             && arrivals.next() > now
         {
-            self.held_up_at = 0;
+            (self.is_held_up, self.held_up_at) = (false, 0);
             return Want::Wait(arrivals.next());
         }
         let room = self.room(shared);
@@ -219,6 +222,9 @@ impl Source {
         if self.arrivals.is_none() {
             self.batch.stamp(count, || Stamp { producer, sequence: next(), intended: now, lag: 0 });
         } else {
+            if std::mem::take(&mut self.is_held_up) {
+                self.held_up_at = now;
+            }
             let is_own = now.saturating_sub(self.held_up_at) > HELD_UP_NANOS;
             let mut intended = self.intended.iter();
             self.batch.stamp(count, || {
