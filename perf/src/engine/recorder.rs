@@ -48,10 +48,9 @@ pub struct Recorder {
     pub counted_at: u64,
     /// Gets and commits that were answered since the beginning.
     pub answered: u64,
-    /// For how long this thread was at work since the beginning, in nanoseconds; waiting for work, asleep or not, is none.
+    /// For how long this thread was at work since they were last taken, in nanoseconds; waiting for work, asleep or not, is none.
     pub busy_nanos: u64,
     taken: Counts,
-    taken_busy_nanos: u64,
     response: RunLength,
     service: RunLength,
     send_lag: RunLength,
@@ -120,12 +119,6 @@ impl Recorder {
         self.timer_lag.record(nanos);
     }
 
-    /// So long it was at work before what is measured began.
-    pub fn begin_busy(&mut self, nanos: u64) {
-        self.busy_nanos = nanos;
-        self.taken_busy_nanos = nanos;
-    }
-
     /// What was counted since the beginning.
     pub fn all_counts(&self) -> Counts {
         let mut all = self.taken;
@@ -149,7 +142,7 @@ impl Recorder {
             histograms: taken.collect(),
             own_lag: self.own_lag.take(),
             timer_lag: self.timer_lag.take(),
-            busy_nanos: self.busy_nanos - std::mem::replace(&mut self.taken_busy_nanos, self.busy_nanos),
+            busy_nanos: std::mem::take(&mut self.busy_nanos),
             counts: std::mem::take(&mut self.counts),
             redelivered: std::mem::take(&mut self.redelivered),
             counted_at: self.counted_at,

@@ -291,7 +291,7 @@ async fn consumer(context: &Rc<Context>, mut client: Client, index: usize) -> Re
     Ok(Link::new(Rc::clone(context), client, Vec::new(), sinks))
 }
 
-/// For how long this thread was at work; looking for some is none.
+/// For how long this thread was at work since this was last asked; looking for work is none.
 fn busy_nanos() -> u64 {
     nanos(glommio::executor().executor_stats().total_runtime())
 }
@@ -306,9 +306,10 @@ async fn tick(context: &Context, running: &Cell<usize>, events: &Sender<Event>) 
         if let Some(due) = due {
             let mut recorder = context.recorder.borrow_mut();
             recorder.timer_lag(shared.clock.nanos().saturating_sub(due));
-            recorder.busy_nanos = busy_nanos();
+            recorder.busy_nanos += busy_nanos();
         } else {
-            context.recorder.borrow_mut().begin_busy(busy_nanos());
+            // What came before the run is nobody's affair.
+            let _ = busy_nanos();
         }
         let signals_now = shared.signals();
         if signals_now != signals {

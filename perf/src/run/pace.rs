@@ -84,7 +84,7 @@ impl Pace {
             ));
         }
         let timer_millis = millis(&self.timer_lag, 0.99);
-        if run.invalid.is_empty() && timer_millis > options.send_lag_limit {
+        if options.is_open_loop() && run.invalid.is_empty() && timer_millis > options.send_lag_limit {
             warnings.push(format!(
                 "1 % of the load generator's timers were {timer_millis:.1} ms late or more: it may have seen messages as late, \
                  too; give it cores of its own"
