@@ -1,6 +1,8 @@
 //! One run: a workload against one broker, from its first queue to its [`Run`].
 
+mod pace;
 mod place;
+mod stall;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,9 +25,11 @@ use crate::engine::worker::{self, Event, Report, Snapshot};
 use crate::interrupt;
 use crate::machine::broker_process;
 use crate::machine::process::{Usage, usage};
-use crate::machine::{own_cores, pin, unix_millis};
+use crate::machine::{Pinned, own_cores, unix_millis};
 use crate::options::{RunOptions, Workload};
-use crate::result::{BrokerUse, Check, Counts, Interval, Phase, Recorded, Run, Target};
+use crate::result::{BrokerUse, Check, Counts, Interval, Phase, Run, Target, histogram};
+use crate::run::pace::Pace;
+use crate::run::stall::STALL_MAX;
 
 /// From the last preparation to the first message.
 const START_DELAY: Duration = Duration::from_millis(20);
@@ -33,8 +37,6 @@ const START_DELAY: Duration = Duration::from_millis(20);
 const LOOK_UP: Duration = Duration::from_millis(5);
 /// How long threads take, at most, to see a signal.
 const SIGNAL_DELAY: Duration = Duration::from_millis(20);
-/// How long nothing may be received while messages are under way; then they are lost.
-const DRAIN_STALL_MAX: Duration = Duration::from_secs(10);
 /// How long a thread that has a core of its own looks for work before it sleeps: longer than waking up takes.
 const SPIN: Duration = Duration::from_micros(300);
 /// How long consumers may take to begin.
@@ -85,20 +87,18 @@ impl std::error::Error for RunError {}
 pub fn measure(options: &RunOptions, labels: &Labels, observe: &mut dyn FnMut(&Interval)) -> Result<Run, RunError> {
     options.check().map_err(RunError::Options)?;
     let trace = options.trace.as_deref().map(trace::read).transpose().map_err(RunError::Options)?;
-    let cores_before = own_cores();
-    if let Some(cores) = &options.cores {
-        pin(&cores.0).map_err(RunError::Options)?;
-    }
+    let pinned = options.cores.as_ref().map(|cores| Pinned::to(&cores.0)).transpose().map_err(RunError::Options)?;
     let endpoints =
         options.uri.iter().map(Endpoint::resolve).collect::<Result<Vec<_>, _>>().map_err(RunError::Broker)?;
     let threads = options.cores.as_ref().map_or(options.threads, |cores| cores.0.len());
     let topology = Topology::plan(options);
     let shared = Arc::new(Shared::new(options.clone(), topology, endpoints, trace, threads));
-    let result = Measurement::begin(&shared, labels, observe).and_then(Measurement::run);
-    if options.cores.is_some() {
-        let _ = pin(&cores_before);
+    let measurement = Measurement::begin(&shared, labels, observe)?;
+    if let Some(pinned) = &pinned {
+        // What this thread does each second is not to be seen in what the others measure.
+        pinned.stand_aside(&measurement.broker_pid.map(broker_process::cores).unwrap_or_default());
     }
-    result
+    measurement.run()
 }
 
 /// The one run that is being made.
@@ -116,7 +116,8 @@ struct Measurement<'r> {
     intervals: Vec<Interval>,
     phases: Vec<Phase>,
     totals: Recordings,
-    own_lag: Recorded,
+    pace: Pace,
+    started_unix_millis: u64,
     last: Sample,
     measured_from: Option<Sample>,
     reports: Vec<Report>,
@@ -178,7 +179,8 @@ impl<'r> Measurement<'r> {
             intervals: Vec::new(),
             phases: Vec::new(),
             totals: Recordings::default(),
-            own_lag: Recorded::default(),
+            pace: Pace::new(shared.progress.len()),
+            started_unix_millis: 0,
             last: Sample { nanos: 0, broker: None, load: None },
             measured_from: None,
             reports: Vec::new(),
@@ -201,7 +203,6 @@ impl<'r> Measurement<'r> {
             threads.push(started.map_err(|reason| RunError::System(reason, io::Error::other("see above")))?);
         }
         drop(sender);
-        let started_unix_millis = unix_millis();
         let is_complete = self.run_threads(&events);
         shared.end();
         self.await_threads(&events, threads);
@@ -211,7 +212,7 @@ impl<'r> Measurement<'r> {
             return Err(RunError::Broker(failures.join("; ")));
         }
         self.delete();
-        Ok(self.result(started_unix_millis, is_complete && failures.is_empty(), failures))
+        Ok(self.result(is_complete && failures.is_empty(), failures))
     }
 
     /// How long threads look for work before they sleep: not at all where they might take the broker's cores away.
@@ -242,6 +243,7 @@ impl<'r> Measurement<'r> {
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => shared.fail("a thread has died".to_owned()),
             }
+            self.heed_interrupt();
         }
         let is_backlog = options.workload == Workload::Backlog;
         if !is_backlog {
@@ -253,6 +255,7 @@ impl<'r> Measurement<'r> {
         }
         let clock = shared.clock;
         let start = clock.nanos() + nanos(START_DELAY);
+        self.started_unix_millis = unix_millis() + u64::try_from(START_DELAY.as_millis()).unwrap_or(0);
         let measure_from = start + nanos(options.warmup());
         let end = options.time().filter(|_| !is_backlog).map_or(u64::MAX, |time| measure_from + nanos(time));
         let schedule = Schedule { start, measure_from, end };
@@ -271,9 +274,10 @@ impl<'r> Measurement<'r> {
                 phase_from = (clock.nanos(), totals.received);
                 shared.begin_consuming();
             }
-            self.has_stalled |= is_published && schedule.end == u64::MAX && self.stalled_for() > DRAIN_STALL_MAX;
+            let has_stalled = self.stalled_for() > self.stall_max();
+            self.has_stalled |= has_stalled && schedule.end == u64::MAX && !self.reads_for_ever();
             if self.is_over() || self.has_stalled || interrupt::is_requested() {
-                shared.end_producing();
+                shared.stop();
             }
         }
         if phase == Some("consume") {
@@ -285,15 +289,11 @@ impl<'r> Measurement<'r> {
         self.drain(events, schedule)
     }
 
-    /// For how long nothing was received, and no producer has finished.
-    fn stalled_for(&mut self) -> Duration {
-        let totals = self.shared.totals();
-        let done = totals.received + totals.operations + totals.sources_finished;
-        let now = self.shared.clock.nanos();
-        if done != self.progress.0 {
-            self.progress = (done, now);
+    /// A signal before the first message ends a run without a result.
+    fn heed_interrupt(&self) {
+        if interrupt::is_requested() && !self.shared.has_failed() {
+            self.shared.fail("interrupted before the first message".to_owned());
         }
-        Duration::from_nanos(now - self.progress.1)
     }
 
     fn end_phase(&mut self, name: &str, from: (u64, u64), messages: u64) {
@@ -310,6 +310,7 @@ impl<'r> Measurement<'r> {
             if shared.clock.nanos() > until {
                 shared.fail("the broker does not start the consumers".to_owned());
             }
+            self.heed_interrupt();
             std::thread::sleep(LOOK_UP);
         }
     }
@@ -352,20 +353,23 @@ impl<'r> Measurement<'r> {
     /// Makes an interval of what the threads have told.
     fn end_interval(&mut self, snapshots: Vec<Snapshot>, schedule: Schedule) {
         let mut all = Recordings::default();
-        let at = snapshots.iter().map(|snapshot| snapshot.at).max().unwrap_or(0);
+        // A thread that was late may have taken the one before after others have taken this one.
+        let at = snapshots.iter().map(|snapshot| snapshot.at).max().unwrap_or(0).max(self.last.nanos);
         let is_cut = snapshots.iter().any(|snapshot| snapshot.is_last) && at < schedule.end;
-        snapshots.into_iter().for_each(|snapshot| all.add(snapshot.recordings));
+        let is_warm_up = self.last.nanos + nanos(LOOK_UP) < schedule.measure_from;
+        for snapshot in snapshots {
+            if !is_warm_up {
+                self.pace.add(snapshot.thread, &snapshot.recordings, at - self.last.nanos);
+            }
+            all.add(snapshot.recordings);
+        }
         // A run that ends with its count ends with its last message, not when that was seen.
         let until = if is_cut && all.counted_at > self.last.nanos { all.counted_at.min(at) } else { at };
         let now = Sample { nanos: until, ..self.sample() };
         self.totals.counts += all.counts;
         self.totals.redelivered += all.redelivered;
-        let is_warm_up = self.last.nanos + nanos(LOOK_UP) < schedule.measure_from;
         if !is_warm_up {
             self.measured_from.get_or_insert(self.last);
-            if let Some(own_lag) = &all.own_lag {
-                self.own_lag.add(own_lag);
-            }
         }
         let interval = Interval {
             start_seconds: (self.last.nanos - schedule.start) as f64 / 1e9,
@@ -398,9 +402,16 @@ impl<'r> Measurement<'r> {
             }
             let now = clock.nanos();
             // Producers that are stuck take their own time until they give up.
-            let stall_max = if are_finished { DRAIN_STALL_MAX } else { DRAIN_STALL_MAX * 2 };
+            let stall_max = if are_finished { STALL_MAX } else { STALL_MAX * 2 };
             if self.stalled_for() > stall_max {
+                if left > 0 {
+                    let seconds = stall_max.as_secs();
+                    self.warnings.push(format!("{left} messages did not come within {seconds} s, and count as lost"));
+                }
                 return true;
+            }
+            if interrupt::is_requested() && !shared.is_stopped() {
+                shared.stop();
             }
             if now - from > nanos(Duration::from_secs(options.drain_limit)) && are_finished {
                 shared.fail(format!(
@@ -441,7 +452,7 @@ impl<'r> Measurement<'r> {
     }
 
     /// Everything as one.
-    fn result(mut self, started_unix_millis: u64, is_complete: bool, failures: Vec<String>) -> Run {
+    fn result(mut self, is_complete: bool, failures: Vec<String>) -> Run {
         let options = &self.shared.options;
         let mut rest = Recordings::default();
         for snapshot in std::mem::take(&mut self.snapshots).into_values().flatten() {
@@ -452,6 +463,7 @@ impl<'r> Measurement<'r> {
         }
         self.totals.counts += rest.counts;
         self.totals.redelivered += rest.redelivered;
+        self.pace.add_late(&rest);
         // The wait for what never came was not part of the work.
         while self.has_stalled && self.intervals.len() > 1 && self.intervals.last().is_some_and(is_empty) {
             self.intervals.pop();
@@ -470,29 +482,36 @@ impl<'r> Measurement<'r> {
             workload: options.workload(),
             rate: options.mean_rate(),
             seed: options.seed,
-            started_unix_millis,
+            started_unix_millis: self.started_unix_millis,
             client_cores: options.cores.as_ref().map(|cores| cores.0.clone()).unwrap_or_default(),
             broker: self.broker_use(),
             client_cpu_seconds: self.load_seconds(),
             phases: std::mem::take(&mut self.phases),
-            invalid: self.invalid(),
+            invalid: Vec::new(),
             warnings: Vec::new(),
             check: Check::default(),
             intervals: Vec::new(),
             failures,
             unchecked: unchecked::reasons(options, is_complete),
         };
-        for (count, what) in [
-            (unanswered, "publishes or commits were not answered by the broker"),
-            (unsent, "messages should have been sent and were not: the broker did not take them"),
-        ] {
-            if count > 0 {
-                run.failures.push(format!("{count} {what}"));
-            }
+        if self.has_stalled {
+            run.failures.push(self.stall());
         }
+        if unanswered > 0 {
+            run.failures.push(format!("{unanswered} publishes or commits were not answered by the broker"));
+        }
+        if unsent > 0 && interrupt::is_requested() {
+            self.warnings.push(format!("{unsent} messages were due and not sent yet when the run was interrupted"));
+        } else if unsent > 0 {
+            run.failures.push(format!(
+                "{unsent} messages should have been sent and were not: the broker did not take them in time"
+            ));
+        }
+        self.forgive_foreign();
+        run.intervals = std::mem::take(&mut self.intervals);
+        run.invalid = self.pace.invalid(options);
         self.warn(&run);
         run.warnings = std::mem::take(&mut self.warnings);
-        run.intervals = std::mem::take(&mut self.intervals);
         run.check = Evidence {
             options,
             topology: &self.shared.topology,
@@ -534,26 +553,12 @@ impl<'r> Measurement<'r> {
         cpu_seconds(self.measured_from.and_then(|sample| sample.load), self.last.load).unwrap_or(0.0)
     }
 
-    /// Why latencies must not be trusted.
-    fn invalid(&self) -> Vec<String> {
-        let limit_millis = self.shared.options.send_lag_limit;
-        let lag_millis = self.own_lag.0.value_at_quantile(0.99) as f64 / 1e6;
-        if self.own_lag.is_empty() || lag_millis <= limit_millis {
-            return Vec::new();
-        }
-        vec![format!(
-            "the load generator was late: 1 % of the messages that the broker did not hold up were sent {lag_millis:.1} ms \
-             late or more (--send-lag-limit {limit_millis}); give it cores of its own"
-        )]
-    }
-
     /// What a reader should know.
     fn warn(&mut self, run: &Run) {
         let client_cores = if run.client_cores.is_empty() { own_cores() } else { run.client_cores.clone() };
         self.warnings.extend(place::warning(&client_cores, &run.target.cores));
-        let mut send_lag = Recorded::default();
-        let measured = self.intervals.iter().filter(|interval| !interval.is_warm_up);
-        measured.filter_map(|interval| interval.histograms.get("send-lag")).for_each(|lag| send_lag.add(lag));
+        self.warnings.extend(self.pace.warnings(&self.shared.options, run));
+        let send_lag = run.histogram(histogram::SEND_LAG).unwrap_or_default();
         let late_millis = send_lag.0.value_at_quantile(0.99) as f64 / 1e6;
         if run.invalid.is_empty() && !send_lag.is_empty() && late_millis > self.shared.options.send_lag_limit {
             self.warnings.push(format!(

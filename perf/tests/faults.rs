@@ -56,6 +56,135 @@ fn what_is_missing_is_lost() {
     });
 }
 
+/// Goal: a message that comes again, though nobody gave it back, is doubled, whatever the broker calls it.
+#[test]
+fn redelivered_messages_are_doubled() {
+    for line in ["--count 100 -a", "--count 100 -q 5 -y 3"] {
+        let run = run(Fault::Redeliver(60), line);
+        assert_eq!((faults(run.check), run.is_right()), ([0, 1, 0, 0], false), "{line}");
+    }
+}
+
+/// Goal: with several readers a message that comes twice is told once, as doubled, whoever gets it.
+#[test]
+fn several_readers_tell_faults_once() {
+    for line in ["--count 100 -a -y 2", "--count 101 -x 2 -y 3", "--count 100 -a -y 1 -Y 2"] {
+        assert_eq!(faults(run(Fault::None, line).check), [0; 4], "{line}");
+        let doubled = faults(run(Fault::Double(20), line).check);
+        // Each producer's message with this number.
+        assert_eq!(doubled, [0, if line.contains("-x 2") { 2 } else { 1 }, 0, 0], "{line}");
+    }
+}
+
+/// Goal: a producer whose connection fails takes nothing with it: what it has sent is not doubled, nor is that of the others.
+#[test]
+fn a_failed_producer_is_no_fault_of_the_others() {
+    let run = run(Fault::CloseOne(1500), "-r 2000 -x 2 -y 2 --warmup 0 -z 3");
+    assert!(run.failures.iter().any(|failure| failure.contains("CONNECTION_FORCED")), "{:?}", run.failures);
+    assert_eq!(faults(run.check), [0; 4]);
+}
+
+/// Goal: replies are checked as messages are.
+#[test]
+fn replies_are_checked() {
+    std::thread::scope(|scope| {
+        for (fault, expected) in [
+            (Fault::None, [0; 4]),
+            (Fault::DropReply(20), [1, 0, 0, 0]),
+            (Fault::DoubleReply(20), [0, 1, 0, 0]),
+            (Fault::Drop(20), [1, 0, 0, 0]),
+            (Fault::Double(20), [0, 2, 0, 0]),
+        ] {
+            scope.spawn(move || {
+                let run = run(fault, "-w rpc --count 100 --in-flight 2");
+                assert_eq!((faults(run.check), run.is_right()), (expected, expected == [0; 4]), "{fault:?}");
+                assert_eq!(run.check.totals.published, 100, "{fault:?}");
+            });
+        }
+    });
+}
+
+/// Goal: a run that a count limits ends where the broker owes an answer for ever, and says what is missing.
+#[test]
+fn lost_answers_end_a_run() {
+    std::thread::scope(|scope| {
+        for (fault, line, expected) in [
+            (Fault::ForgetConfirm(10), "--count 1000 -c 10", "1 publishes or commits were not answered"),
+            (Fault::ForgetConfirm(10), "--count 1000 -c 1", "11 of 1000 messages published"),
+            (Fault::ForgetConfirm(10), "--count 1000 -c 1 -w backlog", "11 of 1000 messages published"),
+            (Fault::ForgetConfirm(10), "--count 1000 -c 1 -r 5000", "989 messages should have been sent"),
+            (Fault::ForgetCommit(3), "--count 1000 -m 10", "40 of 1000 messages published"),
+            (Fault::DropReply(20), "-w rpc --count 100", "21 of 100 messages published, 1 under way"),
+        ] {
+            scope.spawn(move || {
+                let run = run(fault, line);
+                assert!(
+                    run.failures.iter().any(|text| text.contains(expected)),
+                    "{fault:?}, {line}: {:?}",
+                    run.failures
+                );
+            });
+        }
+        scope.spawn(|| {
+            let run = run(Fault::None, "-x 0 --count 5");
+            assert!(run.failures.iter().any(|text| text.contains("0 of 5 messages received")), "{:?}", run.failures);
+        });
+    });
+}
+
+/// Goal: what was due before the end is sent after it, where the broker held it back until then; what never can be sent is
+/// told.
+/// Method: a stop from 300 ms before the end on, of 600 ms, then of a minute, with one unconfirmed message at most; then one
+/// that begins with `connection.blocked`.
+#[test]
+fn a_stall_at_the_end_is_not_cut_off() {
+    let (short, long) = (Duration::from_millis(600), Duration::from_secs(60));
+    let line = "-r 1000 --warmup 0 -z 1 -c 1 -a --send-lag-limit 100";
+    std::thread::scope(|scope| {
+        for fault in [Fault::Stall(700, short), Fault::Block(700, short)] {
+            scope.spawn(move || {
+                let run = run(fault, line);
+                assert_eq!((run.check.totals.published, run.check.totals.received), (1000, 1000), "{fault:?}");
+                assert_eq!((run.failures.len(), run.is_right()), (0, true), "{fault:?}: {:?}", run.failures);
+                let response = run.histogram(histogram::RESPONSE).expect("recorded");
+                assert_eq!(response.0.len(), 1000, "{fault:?}");
+                // The last one was due 300 ms before the stop's end.
+                assert!(response.0.count_between(290_000_000, u64::MAX) >= 290, "{fault:?}");
+                let confirm = run.histogram(histogram::CONFIRM_RESPONSE).expect("recorded");
+                assert!(confirm.0.count_between(290_000_000, u64::MAX) >= 290, "{fault:?}");
+            });
+        }
+        for fault in [Fault::Stall(700, long), Fault::Block(700, long)] {
+            scope.spawn(move || {
+                let run = run(fault, line);
+                let published = run.check.totals.published;
+                let unsent = format!("{} messages should have been sent", 1000 - published);
+                assert!(published <= 701, "{fault:?}: {published}");
+                assert!(run.failures.iter().any(|text| text.contains(&unsent)), "{fault:?}: {:?}", run.failures);
+            });
+        }
+    });
+}
+
+/// Goal: what the broker has refused is not in flight any more.
+#[test]
+fn refused_messages_leave_the_window_of_in_flight() {
+    let run = run(Fault::NackBefore(50), "--count 200 --in-flight 10 -c 20");
+    let Counts { published, refused, received, .. } = run.check.totals;
+    assert_eq!((published, refused, received, run.failures.len()), (200, 50, 150, 0), "{:?}", run.failures);
+}
+
+/// Goal: what waits for a consumer that takes its time is late, and the wait shows; the broker did nothing wrong.
+/// Method: 100 messages at once, 5 ms of work each: the last begins after half a second, though all are read at once.
+#[test]
+fn the_wait_for_a_slow_consumer_shows() {
+    let run = run(Fault::None, "--count 100 -r 100000 -a --consumer-delay 5000");
+    let response = run.histogram(histogram::RESPONSE).expect("recorded");
+    assert_eq!((response.0.len(), faults(run.check)), (100, [0; 4]));
+    assert!(response.0.max() >= 490_000_000, "{}", response.0.max());
+    assert!(response.0.count_between(245_000_000, u64::MAX) >= 50);
+}
+
 /// Goal: what the broker refuses is refused, not lost.
 #[test]
 fn refused_messages_are_not_lost() {

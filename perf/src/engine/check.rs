@@ -31,9 +31,10 @@ impl Evidence<'_> {
         let Self { options, topology, counts, redelivered, reports, is_complete } = self;
         let mut published: BTreeMap<usize, u64> = BTreeMap::new();
         let mut views: BTreeMap<(usize, usize), Vec<Lane>> = BTreeMap::new();
-        let mut faults = Faults::default();
-        let mut is_by_key = false;
+        let (mut faults, mut reply_faults) = (Faults::default(), Faults::default());
+        let (mut is_by_key, mut replies) = (false, Vec::new());
         for report in reports {
+            replies.extend(report.replies);
             faults.foreign += report.corrupted;
             published.extend(report.published.iter().map(|&(index, count)| (usize::from(index), count)));
             for ((queue, producer), lane) in report.lanes {
@@ -55,20 +56,33 @@ impl Evidence<'_> {
                 }
             }
         }
-        for (_, lanes) in views {
-            faults.add(sequence::finish(lanes, 0));
+        // Of a producer whose connection has failed nobody knows how much it has sent.
+        views.values().flatten().for_each(|lane| faults.add(lane.faults()));
+        for (producer, lane) in replies {
+            match published.get(&producer) {
+                Some(&count) => reply_faults.add(sequence::finish(vec![lane], count)),
+                None => reply_faults.add(lane.faults()),
+            }
         }
         // What no queue has got is not lost, but refused or returned.
         let mut lost = faults.lost.saturating_sub((counts.refused + counts.returned) * topology.copies);
         lost += counts.requeued.saturating_sub(redelivered);
-        if options.workload == Workload::Rpc {
-            lost += counts.received.saturating_sub(counts.operations);
+        let mut duplicated = faults.duplicated + reply_faults.duplicated;
+        if options.producers > 0 {
+            // What comes again and was not given back is doubled, whatever the broker calls it.
+            duplicated += redelivered.saturating_sub(counts.requeued);
         }
+        if options.workload == Workload::Rpc {
+            // A request that was lost has no reply.
+            lost += reply_faults.lost.saturating_sub(faults.lost);
+        }
+        // Replies of several servers pass each other.
+        let reply_reordered = if options.sinks() == 1 { reply_faults.reordered } else { 0 };
         Check {
             totals: counts,
             lost: if is_complete { lost } else { 0 },
-            duplicated: faults.duplicated,
-            reordered: faults.reordered,
+            duplicated,
+            reordered: faults.reordered + reply_reordered,
             corrupted: faults.foreign,
         }
     }

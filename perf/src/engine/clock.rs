@@ -32,7 +32,11 @@ pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What is measured: intended send times in `measure_from..end`. All in nanoseconds of the run's clock.
+/// For how long producers catch up after the end, at most, in nanoseconds.
+const CATCH_UP_NANOS_MAX: u64 = 10_000_000_000;
+
+/// When a run begins and ends, in nanoseconds of its clock. Producers have intended send times in `start..end`; what is received
+/// from `measure_from` on is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
     /// When producers begin.
@@ -41,4 +45,12 @@ pub struct Schedule {
     pub measure_from: u64,
     /// When producers stop; `u64::MAX` where only a count or Ctrl-C ends the run.
     pub end: u64,
+}
+
+impl Schedule {
+    /// Until when messages are sent that were due before the end: 10 s after it, or as long as the run was. What is not sent
+    /// then is given up, and counted.
+    pub fn catch_up_until(&self) -> u64 {
+        self.end.saturating_add(CATCH_UP_NANOS_MAX.min(self.end - self.start))
+    }
 }

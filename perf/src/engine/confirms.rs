@@ -7,6 +7,8 @@ pub struct ConfirmWindow {
     outstanding_max: u64,
     /// Send time by tag modulo its length; 0 where the tag does not wait.
     sent_at: Vec<u64>,
+    /// When it was to be sent, likewise; empty where the loop is closed.
+    intended_at: Vec<u64>,
     published: u64,
     /// All tags up to this are settled.
     settled_up_to: u64,
@@ -23,20 +25,28 @@ pub enum Verdict {
 }
 
 impl ConfirmWindow {
-    /// At most `outstanding_max` messages wait, and at least 1.
-    pub fn new(outstanding_max: u64) -> Self {
+    /// At most `outstanding_max` messages wait, and at least 1. `is_open_loop`: they have times at which they were to be sent.
+    pub fn new(outstanding_max: u64, is_open_loop: bool) -> Self {
         let outstanding_max = outstanding_max.max(1);
         // Confirms may come out of order: room for as many settled ones between the oldest and the youngest.
         let length = (outstanding_max * 4).next_power_of_two();
         let sent_at = vec![0; usize::try_from(length).expect("the window fits into memory")];
-        Self { outstanding_max, sent_at, published: 0, settled_up_to: 0, outstanding: 0 }
+        let intended_at = if is_open_loop { sent_at.clone() } else { Vec::new() };
+        Self { outstanding_max, sent_at, intended_at, published: 0, settled_up_to: 0, outstanding: 0 }
+    }
+
+    #[inline]
+    fn index(&self, tag: u64) -> usize {
+        let mask = self.sent_at.len() - 1;
+        #[allow(clippy::cast_possible_truncation, reason = "the mask takes the low bits only")]
+        let low_bits = tag as usize & mask;
+        low_bits
     }
 
     #[inline]
     fn slot(&mut self, tag: u64) -> &mut u64 {
-        let mask = self.sent_at.len() - 1;
-        #[allow(clippy::cast_possible_truncation, reason = "the mask takes the low bits only")]
-        &mut self.sent_at[tag as usize & mask]
+        let index = self.index(tag);
+        &mut self.sent_at[index]
     }
 
     /// How many more may be sent now.
@@ -50,14 +60,21 @@ impl ConfirmWindow {
         self.room() < (self.outstanding_max / 8).max(1)
     }
 
-    /// `count` more were sent at `now`.
-    pub fn publish(&mut self, count: u64, now: u64) {
+    /// `count` more were sent at `now`; in an open loop they were to be sent at `intended`.
+    pub fn publish(&mut self, count: u64, now: u64, intended: &[u64]) {
         assert!(count <= self.room(), "published beyond the window");
-        for _ in 0..count {
-            self.published += 1;
-            let tag = self.published;
+        let first = self.published + 1;
+        for tag in first..first + count {
             *self.slot(tag) = now.max(1);
         }
+        if !self.intended_at.is_empty() {
+            assert_eq!(intended.len() as u64, count, "each has its time");
+            for (tag, &intended) in (first..).zip(intended) {
+                let index = self.index(tag);
+                self.intended_at[index] = intended;
+            }
+        }
+        self.published += count;
         self.outstanding += count;
     }
 
@@ -71,7 +88,8 @@ impl ConfirmWindow {
         self.outstanding -= count;
     }
 
-    /// `basic.ack` or `basic.nack` has come; counts and latencies are recorded. Tags that wait for nothing are ignored.
+    /// `basic.ack` or `basic.nack` has come; counts are recorded, and latencies of what was taken. Tags that wait for nothing are
+    /// ignored.
     pub fn settle(&mut self, tag: u64, multiple: bool, verdict: Verdict, now: u64, recorder: &mut Recorder) {
         if tag > self.published || tag <= self.settled_up_to {
             return;
@@ -84,10 +102,14 @@ impl ConfirmWindow {
             }
             self.outstanding -= 1;
             match verdict {
-                Verdict::Ack => recorder.counts.confirmed += 1,
+                Verdict::Ack => {
+                    recorder.counts.confirmed += 1;
+                    let intended = self.intended_at.get(self.index(tag));
+                    let response = intended.map(|&intended| now.saturating_sub(intended));
+                    recorder.confirm(response, now.saturating_sub(sent));
+                }
                 Verdict::Nack => recorder.counts.refused += 1,
             }
-            recorder.confirm(now.saturating_sub(sent));
         }
         while self.settled_up_to < self.published {
             let tag = self.settled_up_to + 1;
@@ -111,9 +133,9 @@ mod tests {
     /// Goal: single and multiple confirms, in order and out of order, settle each message once, with its own latency.
     #[test]
     fn confirms_settle_once() {
-        let mut window = ConfirmWindow::new(4);
+        let mut window = ConfirmWindow::new(4, true);
         let mut recorder = Recorder::default();
-        window.publish(4, 100);
+        window.publish(4, 100, &[10, 20, 30, 40]);
         assert_eq!((window.room(), window.outstanding()), (0, 4));
         window.settle(3, false, Verdict::Ack, 150, &mut recorder);
         window.settle(3, false, Verdict::Ack, 151, &mut recorder);
@@ -125,18 +147,21 @@ mod tests {
         assert_eq!((window.room(), window.outstanding()), (4, 0));
         let recordings = recorder.take();
         assert_eq!((recordings.counts.confirmed, recordings.counts.refused), (3, 1));
-        let histogram = &recordings.histograms[crate::result::histogram::CONFIRM].0;
-        assert_eq!((histogram.len(), histogram.max(), histogram.min()), (4, 70, 50));
+        let histogram = |name| &recordings.histograms[name].0;
+        let confirm = histogram(crate::result::histogram::CONFIRM);
+        assert_eq!((confirm.len(), confirm.max(), confirm.min()), (3, 60, 50));
+        let response = histogram(crate::result::histogram::CONFIRM_RESPONSE);
+        assert_eq!((response.len(), response.max(), response.min()), (3, 150, 120));
     }
 
     /// Goal: a first message whose confirm stays away holds the window after its span, not before, and nothing wraps.
     #[test]
     fn a_late_first_confirm_bounds_the_span() {
-        let mut window = ConfirmWindow::new(4);
+        let mut window = ConfirmWindow::new(4, false);
         let mut recorder = Recorder::default();
-        window.publish(1, 1);
+        window.publish(1, 1, &[]);
         while window.room() > 0 {
-            window.publish(1, 1);
+            window.publish(1, 1, &[]);
             let tag = window.published;
             window.settle(tag, false, Verdict::Ack, 2, &mut recorder);
         }
@@ -147,8 +172,8 @@ mod tests {
 
     #[test]
     fn what_was_not_sent_does_not_wait() {
-        let mut window = ConfirmWindow::new(4);
-        window.publish(4, 1);
+        let mut window = ConfirmWindow::new(4, false);
+        window.publish(4, 1, &[]);
         window.take_back(3);
         assert_eq!((window.room(), window.outstanding()), (3, 1));
     }

@@ -33,6 +33,8 @@ const FULL_READS_MAX: u32 = 16;
 const WRITES_MAX: u32 = 64;
 /// How long it rests then.
 const REST_NANOS: u64 = 20_000;
+/// How long it rests where the broker has told publishers to stop: its next word wakes it.
+const BLOCKED_REST_NANOS: u64 = 10_000_000;
 /// While more than this waits to be written, nothing is read.
 const OUTPUT_OCTETS_MAX: usize = 1 << 20;
 
@@ -69,6 +71,9 @@ pub struct Link {
     next_source: usize,
     phase: Phase,
     is_blocked: bool,
+    /// In this turn nothing has come.
+    has_read_all: bool,
+    waiting_since: Option<u64>,
     have_sources_finished: bool,
     are_sinks_ready: bool,
     answered: (u64, u64),
@@ -91,6 +96,8 @@ impl Link {
             next_source: 0,
             phase: Phase::Running,
             is_blocked: false,
+            has_read_all: false,
+            waiting_since: None,
             have_sources_finished: false,
             are_sinks_ready: false,
             answered: (u64::MAX, 0),
@@ -111,6 +118,7 @@ impl Link {
         .await;
         let result = poll_fn(|task| self.poll(task)).await;
         if !self.have_sources_finished {
+            self.give_up();
             self.count_sources_finished();
         }
         result.map(|()| (self.sources, self.sinks))
@@ -122,10 +130,12 @@ impl Link {
             let now = self.context.shared.clock.nanos();
             self.begin_sinks();
             let mut has_progressed = false;
+            self.has_read_all = true;
             if !self.is_busy(now) {
                 match self.poll_input(task)? {
                     Poll::Ready(octets) => {
                         has_progressed = true;
+                        self.has_read_all = false;
                         full_reads += u32::from(octets == READ_OCTETS);
                     }
                     Poll::Pending => {}
@@ -337,20 +347,24 @@ impl Link {
             }
             (Method::TxCommitOk(_), Some(source), _) => {
                 if let Some(since) = source.committing_since.take() {
+                    recorder.answered += 1;
                     recorder.round_trip(now - since);
                 }
             }
             (Method::BasicConsumeOk(_), _, Some(sink)) => sink.consumers_started += 1,
             (Method::BasicGetOk(get_ok), _, Some(sink)) => sink.handle_get_ok(get_ok, now, recorder),
-            (Method::BasicGetEmpty(_), _, Some(sink)) => sink.handle_get_empty(now, recorder),
+            (Method::BasicGetEmpty(_), _, Some(sink)) => sink.handle_get_empty(now),
             (Method::BasicCancel(_), _, _) if self.phase == Phase::Running => {
                 return Err(ClientError::Unexpected("messages", "basic.cancel: the queue is gone".to_owned()));
             }
-            (Method::ConnectionBlocked(_), _, _) => {
+            (Method::ConnectionBlocked(_), _, _) if !self.is_blocked => {
                 self.is_blocked = true;
                 self.context.progress().blocked.fetch_add(1, Ordering::Relaxed);
             }
-            (Method::ConnectionUnblocked(_), _, _) => self.is_blocked = false,
+            (Method::ConnectionUnblocked(_), _, _) if self.is_blocked => {
+                self.is_blocked = false;
+                self.context.progress().unblocked.fetch_add(1, Ordering::Relaxed);
+            }
             (Method::ConnectionCloseOk(_), _, _) => self.phase = Phase::Closed,
             (method, _, _) if self.phase == Phase::Running => check_close(method)?,
             _ => {}
@@ -375,7 +389,7 @@ impl Link {
                     Poll::Ready(Ok(octets)) => self.output_written += octets,
                     Poll::Ready(Err(error)) => return self.write_failed(error).map(|()| (false, u64::MAX)),
                     Poll::Pending => {
-                        self.hold_up(now);
+                        self.hold_up();
                         return Ok((false, u64::MAX));
                     }
                 }
@@ -399,6 +413,10 @@ impl Link {
                 Ok((true, u64::MAX))
             }
             Want::Wait(at) => Ok((has_written, at)),
+            Want::Room(at) => {
+                self.context.wait_for_progress(task.waker(), &mut self.waiting_since);
+                Ok((has_written, at))
+            }
             Want::Answer => Ok((has_written, u64::MAX)),
             Want::Nothing => {
                 let at = self.finish_sources(now);
@@ -410,41 +428,55 @@ impl Link {
     /// Finds the next source in turn that may publish, stamps its messages and keeps them as being written. What comes of all
     /// sources where none may: the first time that one may, else that answers are awaited, else nothing.
     fn choose(&mut self, schedule: Schedule, now: u64) -> Want {
-        let mut all = Want::Nothing;
-        if self.is_blocked && !self.context.shared.is_producing_over() {
-            self.hold_up(now);
-            return Want::Wait(now + 10_000_000);
+        if self.is_blocked {
+            let mut are_done = true;
+            for source in &mut self.sources {
+                source.hold_up();
+                are_done &= source.is_done(&self.context.shared, schedule, now);
+            }
+            return if are_done { Want::Nothing } else { Want::Wait(now + BLOCKED_REST_NANOS) };
         }
+        let (mut all, mut needs_room) = (Want::Nothing, false);
         for turn in 0..self.sources.len() {
             let index = (self.next_source + turn) % self.sources.len();
             let source = &mut self.sources[index];
             let want = source.want(&self.context.shared, schedule, now);
-            all = match (want, all) {
-                (Want::Publish(count), _) => {
+            match want {
+                Want::Publish(count) => {
                     source.stamp(count, now, &mut self.context.recorder.borrow_mut());
                     self.writing = Some(Writing { source: index, count, written: 0, since: now });
                     self.next_source = index + 1;
                     return want;
                 }
-                (Want::Wait(at), Want::Wait(other)) => Want::Wait(at.min(other)),
-                (Want::Wait(_), _) => want,
-                (_, Want::Wait(_)) => all,
-                (Want::Answer, _) => {
-                    source.hold_up(now);
-                    want
+                Want::Wait(at) => {
+                    self.context.wait_until(at);
+                    all = all.or_at(at);
                 }
-                (Want::Nothing, _) => all,
-            };
-            if want == Want::Answer {
-                source.hold_up(now);
+                Want::Room(at) => {
+                    needs_room = true;
+                    all = all.or_at(at);
+                }
+                Want::Answer => {
+                    if self.has_read_all {
+                        source.hold_up();
+                    }
+                    if all == Want::Nothing {
+                        all = want;
+                    }
+                }
+                Want::Nothing => {}
             }
         }
-        all
+        match all {
+            Want::Wait(at) if needs_room => Want::Room(at),
+            all => all,
+        }
     }
 
-    fn hold_up(&mut self, now: u64) {
-        for source in &mut self.sources {
-            source.hold_up(now);
+    /// The broker does not go on; unless it waits for us to read.
+    fn hold_up(&mut self) {
+        if self.has_read_all {
+            self.sources.iter_mut().for_each(Source::hold_up);
         }
     }
 
@@ -461,11 +493,11 @@ impl Link {
                 }
                 Poll::Ready(Err(error)) => return self.write_failed(error).map(|()| Poll::Pending),
                 Poll::Pending => {
-                    if self.is_given_up(now) {
+                    if now >= self.give_up_at() {
                         self.end_writing(now);
                         self.phase = Phase::Closed;
                     }
-                    self.hold_up(now);
+                    self.hold_up();
                     return Ok(Poll::Pending);
                 }
             }
@@ -487,16 +519,23 @@ impl Link {
         self.context.tell_progress();
     }
 
+    /// What is not sent now is not sent any more.
+    fn give_up(&mut self) {
+        let shared = &self.context.shared;
+        let now = shared.clock.nanos();
+        let end = shared.schedule.get().map_or(0, |schedule| schedule.end);
+        if !shared.has_failed() {
+            self.sources.iter_mut().for_each(|source| source.give_up(now.min(end)));
+        }
+        self.end_writing(now);
+    }
+
     /// When the broker has taken nothing for so long after the end that the rest is given up.
     fn give_up_at(&self) -> u64 {
         let shared = &self.context.shared;
         let end = shared.schedule.get().map_or(u64::MAX, |schedule| schedule.end);
         let since = self.writing.as_ref().map_or(0, |writing| writing.since);
         if shared.is_producing_over() { since + STALL_NANOS } else { end.max(since).saturating_add(STALL_NANOS) }
-    }
-
-    fn is_given_up(&self, now: u64) -> bool {
-        now >= self.give_up_at()
     }
 
     /// A write has failed. The broker's last words say why, if there are any: they are read in the next turn.

@@ -19,7 +19,7 @@ pub mod trace;
 pub mod unchecked;
 pub mod worker;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -54,6 +54,7 @@ pub struct Shared {
     signals: AtomicU64,
     consuming: AtomicBool,
     producing_over: AtomicBool,
+    stopped: AtomicBool,
     over: AtomicBool,
     failed: AtomicBool,
     failures: Mutex<Vec<String>>,
@@ -73,8 +74,14 @@ pub struct Progress {
     pub not_taken: AtomicU64,
     /// Operations done, or replies received.
     pub operations: AtomicU64,
+    /// Publishes, gets and commits that the broker has answered.
+    pub answered: AtomicU64,
     /// `connection.blocked` came so many times.
     pub blocked: AtomicU64,
+    /// `connection.unblocked` came so many times.
+    pub unblocked: AtomicU64,
+    /// A channel waits until this time, in nanoseconds of the run's clock, before it is to send; it may have passed.
+    pub next_due: AtomicU64,
     /// Publishing channels that have finished, well or not.
     pub sources_finished: AtomicU64,
     /// Channels that consume.
@@ -95,7 +102,13 @@ pub struct Totals {
     /// As in [`Progress`].
     pub operations: u64,
     /// As in [`Progress`].
+    pub answered: u64,
+    /// As in [`Progress`].
     pub blocked: u64,
+    /// As in [`Progress`].
+    pub unblocked: u64,
+    /// As in [`Progress`]: the last of all.
+    pub next_due: u64,
     /// As in [`Progress`].
     pub sources_finished: u64,
     /// As in [`Progress`].
@@ -123,6 +136,7 @@ impl Shared {
             signals: AtomicU64::new(0),
             consuming: AtomicBool::new(false),
             producing_over: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             over: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             failures: Mutex::default(),
@@ -138,7 +152,10 @@ impl Shared {
             totals.requeued += progress.requeued.load(Ordering::Relaxed);
             totals.not_taken += progress.not_taken.load(Ordering::Relaxed);
             totals.operations += progress.operations.load(Ordering::Relaxed);
+            totals.answered += progress.answered.load(Ordering::Relaxed);
             totals.blocked += progress.blocked.load(Ordering::Relaxed);
+            totals.unblocked += progress.unblocked.load(Ordering::Relaxed);
+            totals.next_due = totals.next_due.max(progress.next_due.load(Ordering::Relaxed));
             totals.sources_finished += progress.sources_finished.load(Ordering::Relaxed);
             totals.sinks_ready += progress.sinks_ready.load(Ordering::Relaxed);
         }
@@ -171,9 +188,20 @@ impl Shared {
         self.consuming.load(Ordering::Relaxed)
     }
 
-    /// Producers are to finish.
+    /// The time is over: producers are to finish. Those that are late catch up.
     pub fn end_producing(&self) {
         self.signal(&self.producing_over);
+    }
+
+    /// The run ends before its time: producers are to finish at once.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.end_producing();
+    }
+
+    /// It does.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
     }
 
     /// They are to.
@@ -225,6 +253,10 @@ pub struct Context {
     /// What they read into, one after the other.
     pub read_buffer: RefCell<Vec<u8>>,
     wakers: RefCell<Vec<Waker>>,
+    /// Tasks that may not publish before messages have been received.
+    waiting: RefCell<Vec<Waker>>,
+    /// How often these were woken.
+    wakings: Cell<u64>,
 }
 
 impl Context {
@@ -236,6 +268,8 @@ impl Context {
             recorder: RefCell::default(),
             read_buffer: RefCell::new(vec![0; link::READ_OCTETS + FRAME_OCTETS_MAX as usize + 64]),
             wakers: RefCell::default(),
+            waiting: RefCell::default(),
+            wakings: Cell::new(0),
         })
     }
 
@@ -246,12 +280,38 @@ impl Context {
 
     /// Lets the thread that watches see what this thread has done.
     pub fn tell_progress(&self) {
-        let (all, progress) = (self.recorder.borrow().all_counts(), self.progress());
+        let (all, answered) = {
+            let recorder = self.recorder.borrow();
+            (recorder.all_counts(), recorder.answered)
+        };
+        let progress = self.progress();
+        let had = progress.received.load(Ordering::Relaxed) + progress.not_taken.load(Ordering::Relaxed);
         progress.published.store(all.published, Ordering::Relaxed);
         progress.received.store(all.received, Ordering::Relaxed);
         progress.requeued.store(all.requeued, Ordering::Relaxed);
         progress.not_taken.store(all.refused + all.returned, Ordering::Relaxed);
         progress.operations.store(all.operations, Ordering::Relaxed);
+        progress.answered.store(all.confirmed + answered, Ordering::Relaxed);
+        if had != all.received + all.refused + all.returned && !self.waiting.borrow().is_empty() {
+            self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+            self.wakings.set(self.wakings.get() + 1);
+        }
+    }
+
+    /// A channel does not send before that time.
+    pub fn wait_until(&self, at: u64) {
+        let next_due = &self.progress().next_due;
+        if next_due.load(Ordering::Relaxed) < at {
+            next_due.store(at, Ordering::Relaxed);
+        }
+    }
+
+    /// Wakes a task once this thread has received more. `waiting_since` is the task's, to ask for that once: `None` at first.
+    pub fn wait_for_progress(&self, waker: &Waker, waiting_since: &mut Option<u64>) {
+        if *waiting_since != Some(self.wakings.get()) {
+            self.waiting.borrow_mut().push(waker.clone());
+            *waiting_since = Some(self.wakings.get());
+        }
     }
 
     /// A task that is to look at signals.

@@ -46,13 +46,19 @@ pub struct Recorder {
     pub redelivered: u64,
     /// When something was counted last.
     pub counted_at: u64,
+    /// Gets and commits that were answered since the beginning.
+    pub answered: u64,
+    /// For how long this thread was at work since they were last taken, in nanoseconds; waiting for work, asleep or not, is none.
+    pub busy_nanos: u64,
     taken: Counts,
     response: RunLength,
     service: RunLength,
     send_lag: RunLength,
+    confirm_response: RunLength,
     confirm: RunLength,
     round_trip: RunLength,
     own_lag: RunLength,
+    timer_lag: RunLength,
 }
 
 /// What a thread had since it was last asked.
@@ -68,6 +74,10 @@ pub struct Recordings {
     pub histograms: BTreeMap<String, Recorded>,
     /// The share of the send lag that no broker is to blame for.
     pub own_lag: Option<Recorded>,
+    /// How much too late the threads' timers were.
+    pub timer_lag: Option<Recorded>,
+    /// For how long the thread was at work, in nanoseconds.
+    pub busy_nanos: u64,
 }
 
 impl Recorder {
@@ -95,9 +105,18 @@ impl Recorder {
         self.round_trip.record(nanos);
     }
 
-    /// Where confirms are recorded.
-    pub fn confirm(&mut self, nanos: u64) {
+    /// From the actual sending to the confirm; `response` from the intended one.
+    #[inline]
+    pub fn confirm(&mut self, response: Option<u64>, nanos: u64) {
         self.confirm.record(nanos);
+        if let Some(response) = response {
+            self.confirm_response.record(response);
+        }
+    }
+
+    /// From when a timer was to wake this thread's tick until it did.
+    pub fn timer_lag(&mut self, nanos: u64) {
+        self.timer_lag.record(nanos);
     }
 
     /// What was counted since the beginning.
@@ -114,6 +133,7 @@ impl Recorder {
             (histogram::RESPONSE, &mut self.response),
             (histogram::SERVICE, &mut self.service),
             (histogram::SEND_LAG, &mut self.send_lag),
+            (histogram::CONFIRM_RESPONSE, &mut self.confirm_response),
             (histogram::CONFIRM, &mut self.confirm),
             (histogram::ROUND_TRIP, &mut self.round_trip),
         ];
@@ -121,6 +141,8 @@ impl Recorder {
         Recordings {
             histograms: taken.collect(),
             own_lag: self.own_lag.take(),
+            timer_lag: self.timer_lag.take(),
+            busy_nanos: std::mem::take(&mut self.busy_nanos),
             counts: std::mem::take(&mut self.counts),
             redelivered: std::mem::take(&mut self.redelivered),
             counted_at: self.counted_at,
@@ -137,8 +159,11 @@ impl Recordings {
         for (name, recorded) in other.histograms {
             self.histograms.entry(name).or_default().add(&recorded);
         }
-        if let Some(own_lag) = other.own_lag {
-            self.own_lag.get_or_insert_default().add(&own_lag);
+        self.busy_nanos += other.busy_nanos;
+        for (mine, others) in [(&mut self.own_lag, other.own_lag), (&mut self.timer_lag, other.timer_lag)] {
+            if let Some(others) = others {
+                mine.get_or_insert_default().add(&others);
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One channel that receives: from consumers, by `basic.get`, as a server or a client of RPC.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use fastrand::Rng;
 use lepus::protocol::content::put_content;
@@ -24,8 +24,8 @@ const ACKNOWLEDGE_AFTER_NANOS: u64 = 50_000_000;
 const WORK_MAX: usize = 65_536;
 /// Where nothing is acknowledged, one that works at messages takes so much of them beforehand, in nanoseconds.
 const WORK_AHEAD_NANOS: u64 = 20_000_000;
-/// Producers of an earlier run whose messages are told apart.
-const EARLIER_PRODUCERS_MAX: usize = 64;
+/// Producers of an earlier run whose messages are found without a search.
+const EARLIER_PRODUCERS: usize = 64;
 
 /// How it comes to its messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +69,11 @@ pub struct Sink {
     reply_to: Vec<u8>,
     /// By queue, then by producer.
     lanes: Vec<Option<Box<Lane>>>,
+    /// Those of further producers of an earlier run, by queue and producer.
+    earlier_lanes: BTreeMap<(usize, usize), Lane>,
+    is_earlier: bool,
+    /// Producers in `lanes`, from this on.
+    first_producer: usize,
     producers: usize,
     readers: Vec<(Progression, Readers)>,
     unacknowledged: u64,
@@ -79,6 +84,10 @@ pub struct Sink {
     work_done_at: u64,
     get_sent_at: Option<u64>,
     get_next_at: u64,
+    /// Index of the queue that is asked next.
+    get_next: usize,
+    /// Queues that were empty, one after the other.
+    get_empty_count: usize,
     polling_nanos: u64,
     pub(super) has_begun: bool,
 }
@@ -94,9 +103,16 @@ impl Sink {
             let names = queues.iter().map(|&queue| topology.queues[queue].clone()).collect();
             (queues, names)
         };
-        let producers = if options.producers > 0 { options.sources() } else { EARLIER_PRODUCERS_MAX };
+        let is_reply = matches!(mode, Mode::Replies(_));
+        let (first_producer, producers) = match options.sources() {
+            // The number is that of its client.
+            _ if is_reply => (number, 1),
+            0 => (0, EARLIER_PRODUCERS),
+            sources => (0, sources),
+        };
         let has_keys = topology.copies == 1 && shared.trace.iter().flatten().any(|line| line.routing_key.is_some());
         let readers = |&queue: &usize| match topology.readers_of(queue, options.sinks()) {
+            _ if is_reply => (Progression { first: 0, stride: 1 }, Readers::One),
             _ if options.producers == 0 => (Progression { first: 0, stride: 1 }, Readers::Unknown),
             // Which queue a key leads to is the user's affair.
             _ if has_keys => (Progression { first: 0, stride: 1 }, Readers::Several),
@@ -109,6 +125,9 @@ impl Sink {
             corrupted: 0,
             readers: queues.iter().map(readers).collect(),
             lanes: vec![None; queues.len() * producers],
+            earlier_lanes: BTreeMap::new(),
+            is_earlier: options.producers == 0,
+            first_producer,
             producers,
             queues,
             names,
@@ -133,6 +152,8 @@ impl Sink {
             work_done_at: 0,
             get_sent_at: None,
             get_next_at: 0,
+            get_next: 0,
+            get_empty_count: 0,
             polling_nanos: options.polling_interval * 1000,
             has_begun: false,
         }
@@ -186,19 +207,20 @@ impl Sink {
     pub fn handle_get_ok(&mut self, get_ok: &basic::GetOk<'_>, now: u64, recorder: &mut Recorder) {
         self.delivery_tag = get_ok.delivery_tag;
         self.is_redelivered = get_ok.redelivered;
-        self.end_get(now, recorder);
-    }
-
-    /// `basic.get-empty`: the next queue is asked after a while.
-    pub fn handle_get_empty(&mut self, now: u64, recorder: &mut Recorder) {
-        self.end_get(now, recorder);
-        self.get_next_at = now + self.polling_nanos;
-        self.queue = (self.queue + 1) % self.names.len();
-    }
-
-    fn end_get(&mut self, now: u64, recorder: &mut Recorder) {
+        self.get_empty_count = 0;
         if let Some(sent_at) = self.get_sent_at.take() {
+            recorder.answered += 1;
             recorder.round_trip(now - sent_at);
+        }
+    }
+
+    /// `basic.get-empty`: where no queue has had anything, they are asked again after a while.
+    pub fn handle_get_empty(&mut self, now: u64) {
+        self.get_sent_at = None;
+        self.get_empty_count += 1;
+        if self.get_empty_count >= self.names.len() {
+            self.get_empty_count = 0;
+            self.get_next_at = now + self.polling_nanos;
         }
     }
 
@@ -232,24 +254,29 @@ impl Sink {
 
     #[inline]
     fn handle_stamp(&mut self, stamp: Stamp, part_octets: usize, now: u64, recorder: &mut Recorder) {
+        if self.is_redelivered {
+            recorder.redelivered += 1;
+            return;
+        }
+        let producer = usize::from(stamp.producer).wrapping_sub(self.first_producer);
+        let (progression, readers) = self.readers[self.queue];
+        if producer < self.producers {
+            let lane = &mut self.lanes[self.queue * self.producers + producer];
+            lane.get_or_insert_with(|| Box::new(Lane::new(progression, readers))).receive(stamp.sequence);
+        } else if self.is_earlier {
+            let lane = self.earlier_lanes.entry((self.queue, producer));
+            lane.or_insert_with(|| Lane::new(progression, readers)).receive(stamp.sequence);
+        } else {
+            self.corrupted += 1;
+            return;
+        }
         if let Mode::Replies(_) = self.mode {
             let since = if self.measures_response { stamp.intended } else { stamp.sent() };
             recorder.round_trip(now.saturating_sub(since));
             return;
         }
-        if self.is_redelivered {
-            recorder.redelivered += 1;
-            return;
-        }
-        let producer = usize::from(stamp.producer);
-        let Some(lane) =
-            self.lanes.get_mut(self.queue * self.producers + producer).filter(|_| producer < self.producers)
-        else {
-            self.corrupted += 1;
-            return;
-        };
-        let (progression, readers) = self.readers[self.queue];
-        lane.get_or_insert_with(|| Box::new(Lane::new(progression, readers))).receive(stamp.sequence);
+        // A message that waits for its turn is not there yet for whoever works at it.
+        let now = if self.processing.is_some() { self.work_done_at.max(now) } else { now };
         if self.measures_service && (stamp.intended > 0 || part_octets >= crate::engine::stamp::STAMP_OCTETS) {
             let response = self.measures_response.then(|| now.saturating_sub(stamp.intended));
             recorder.received(response, now.saturating_sub(stamp.sent()));
@@ -310,8 +337,8 @@ impl Sink {
         }
     }
 
-    /// Does what is due at `now`. `is_over`: everything. `is_draining`: work takes no time any more. Returns when there is
-    /// more to do.
+    /// Does what is due at `now`. `is_over`: everything. `is_draining`: work takes no time any more, though latencies count
+    /// as if it did. Returns when there is more to do.
     pub fn advance(
         &mut self,
         now: u64,
@@ -320,9 +347,6 @@ impl Sink {
         recorder: &mut Recorder,
         output: &mut Vec<u8>,
     ) -> u64 {
-        if is_draining {
-            self.processing = None;
-        }
         while let Some(&(done_at, tag)) = self.work.front()
             && (done_at <= now || is_draining || is_over)
         {
@@ -346,6 +370,8 @@ impl Sink {
                 Some(done_at) => next = next.min(done_at),
                 None if self.get_next_at > now => next = next.min(self.get_next_at),
                 None => {
+                    self.queue = self.get_next;
+                    self.get_next = (self.get_next + 1) % self.names.len();
                     let queue = self.names[self.queue].as_bytes();
                     Method::BasicGet(basic::Get { queue, no_ack: self.no_ack }).put(output, self.channel);
                     self.get_sent_at = Some(now);
@@ -362,9 +388,11 @@ impl Sink {
 
     /// What it has seen of each queue and producer.
     pub fn into_lanes(self) -> impl Iterator<Item = ((usize, usize), Lane)> {
-        let Self { lanes, producers, queues, .. } = self;
-        let name = move |index: usize| (queues[index / producers], index % producers);
-        lanes.into_iter().enumerate().filter_map(move |(index, lane)| Some((name(index), *lane?)))
+        let Self { lanes, earlier_lanes, first_producer, producers, queues, .. } = self;
+        let lanes = lanes.into_iter().enumerate();
+        let lanes = lanes.filter_map(move |(index, lane)| Some(((index / producers, index % producers), *lane?)));
+        let name = move |((queue, producer), lane)| ((queues[queue], first_producer + producer), lane);
+        lanes.chain(earlier_lanes).map(name)
     }
 }
 

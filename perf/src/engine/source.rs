@@ -6,6 +6,7 @@ use lepus::protocol::method::{Method, tx};
 
 use crate::engine::Shared;
 use crate::engine::batch::Batch;
+use crate::engine::check::under_way;
 use crate::engine::clock::Schedule;
 use crate::engine::confirms::ConfirmWindow;
 use crate::engine::recorder::Recorder;
@@ -15,7 +16,7 @@ use crate::options::arrivals::Arrivals;
 
 /// How long a broker may take nothing, and confirm nothing, once the run is over, in nanoseconds.
 pub const STALL_NANOS: u64 = 10_000_000_000;
-/// How long to rest where too many messages are in flight.
+/// How long to rest where too many messages are in flight, unless this thread receives some before.
 const IN_FLIGHT_REST_NANOS: u64 = 200_000;
 /// A producer that was held up by the broker, and is late, is late because of it for so long.
 const HELD_UP_NANOS: u64 = 100_000_000;
@@ -29,8 +30,20 @@ pub enum Want {
     Wait(u64),
     /// Nothing before the broker has answered.
     Answer,
+    /// Nothing before messages were received, and to be asked again at this time, as another thread may have received them.
+    Room(u64),
     /// Nothing any more.
     Nothing,
+}
+
+impl Want {
+    /// This, or something at a time: whatever comes first.
+    pub fn or_at(self, at: u64) -> Self {
+        match self {
+            Self::Wait(other) => Self::Wait(at.min(other)),
+            _ => Self::Wait(at),
+        }
+    }
 }
 
 /// See the module's documentation.
@@ -59,10 +72,13 @@ pub struct Source {
     count_max: u64,
     arrivals: Option<Arrivals>,
     in_flight_max: Option<u64>,
+    /// The broker holds it up.
+    is_held_up: bool,
     /// When the broker held it up last; 0 where it has caught up since.
     held_up_at: u64,
     intended: Vec<u64>,
     has_started: bool,
+    has_given_up: bool,
 }
 
 impl Source {
@@ -90,7 +106,7 @@ impl Source {
             channel,
             index,
             batch: Batch::new(Arc::clone(&shared.content), channel, frame_octets_max, seed, reply_to, trace),
-            window: options.confirm.map(ConfirmWindow::new),
+            window: options.confirm.map(|window| ConfirmWindow::new(window, options.is_open_loop())),
             published: 0,
             unsent: 0,
             requests: 0,
@@ -102,15 +118,17 @@ impl Source {
             count_max: share.saturating_add(u64::from(number < rest)),
             arrivals,
             in_flight_max: options.in_flight.filter(|_| !is_rpc),
+            is_held_up: false,
             held_up_at: 0,
             intended: Vec::new(),
             has_started: false,
+            has_given_up: false,
         }
     }
 
-    /// The broker holds it up: it takes nothing, or has to answer first.
-    pub fn hold_up(&mut self, now: u64) {
-        self.held_up_at = now;
+    /// The broker holds it up: it takes nothing, or has to answer first, and there is nothing from it to be read.
+    pub fn hold_up(&mut self) {
+        self.is_held_up = true;
     }
 
     /// What it wants to do now.
@@ -124,31 +142,39 @@ impl Source {
             arrivals.start_at(schedule.start);
         }
         self.has_started = true;
+        if self.is_done(shared, schedule, now) {
+            return Want::Nothing;
+        }
         if self.committing_since.is_some() {
             return Want::Answer;
         }
-        if self.published >= self.count_max || shared.is_producing_over() || self.batch.room() == 0 {
-            return Want::Nothing;
-        }
-        match &self.arrivals {
-            None if now >= schedule.end => return Want::Nothing,
-            None => {}
-            Some(arrivals) if arrivals.next() >= schedule.end => return Want::Nothing,
-            Some(_) if now > schedule.end.saturating_add(STALL_NANOS) => {
-                self.give_up(schedule.end);
-                return Want::Nothing;
-            }
-            Some(arrivals) if arrivals.next() > now => {
-                self.held_up_at = 0;
-                return Want::Wait(arrivals.next());
-            }
-            Some(_) => {}
+        if let Some(arrivals) = &self.arrivals
+            && arrivals.next() > now
+        {
+            (self.is_held_up, self.held_up_at) = (false, 0);
+            return Want::Wait(arrivals.next());
         }
         let room = self.room(shared);
         match room {
             Want::Publish(count) => Want::Publish(self.due(count, now.min(schedule.end - 1))),
             other => other,
         }
+    }
+
+    /// Whether it has nothing more to send: all is sent, or the time is over. What was due before the end is sent all the same,
+    /// until it is too late, or the run is stopped: then it is counted as unsent.
+    pub fn is_done(&mut self, shared: &Shared, schedule: Schedule, now: u64) -> bool {
+        if self.has_given_up || self.published + self.unsent >= self.count_max || self.batch.room() == 0 {
+            return true;
+        }
+        let Some(arrivals) = &self.arrivals else { return shared.is_producing_over() || now >= schedule.end };
+        if arrivals.next() >= schedule.end {
+            return true;
+        }
+        if shared.is_stopped() || now > schedule.catch_up_until() {
+            self.give_up(now.min(schedule.end));
+        }
+        self.has_given_up
     }
 
     /// How many messages may be sent at most.
@@ -166,10 +192,10 @@ impl Source {
         }
         if let Some(in_flight_max) = self.in_flight_max {
             let totals = shared.totals();
-            let in_flight = totals.published.saturating_sub(totals.received / shared.topology.copies);
+            let in_flight = under_way(totals, &shared.options, &shared.topology).div_ceil(shared.topology.copies);
             room = room.min(in_flight_max.saturating_sub(in_flight));
             if room == 0 {
-                return Want::Wait(shared.clock.nanos() + IN_FLIGHT_REST_NANOS);
+                return Want::Room(shared.clock.nanos() + IN_FLIGHT_REST_NANOS);
             }
         }
         if room == 0 { Want::Answer } else { Want::Publish(usize::try_from(room).expect("bounded by the batch")) }
@@ -196,6 +222,9 @@ impl Source {
         if self.arrivals.is_none() {
             self.batch.stamp(count, || Stamp { producer, sequence: next(), intended: now, lag: 0 });
         } else {
+            if std::mem::take(&mut self.is_held_up) {
+                self.held_up_at = now;
+            }
             let is_own = now.saturating_sub(self.held_up_at) > HELD_UP_NANOS;
             let mut intended = self.intended.iter();
             self.batch.stamp(count, || {
@@ -206,7 +235,7 @@ impl Source {
             });
         }
         if let Some(window) = &mut self.window {
-            window.publish(count as u64, now);
+            window.publish(count as u64, now, &self.intended);
         }
     }
 
@@ -242,8 +271,11 @@ impl Source {
         unconfirmed + u64::from(self.committing_since.is_some())
     }
 
-    /// Counts what is due before the end and is not sent any more.
-    fn give_up(&mut self, end: u64) {
+    /// Counts what is due before `end` and is not sent any more.
+    pub fn give_up(&mut self, end: u64) {
+        if std::mem::replace(&mut self.has_given_up, true) {
+            return;
+        }
         let Some(arrivals) = &mut self.arrivals else { return };
         while arrivals.next() < end && self.published + self.unsent < self.count_max {
             self.unsent += 1;

@@ -1,9 +1,10 @@
 //! What a producer writes at the front of each body.
 //!
-//! Sixteen octets, big-endian: producer (2), sequence number modulo 2^32 (4), intended send time in units of 64 ns of the run's
-//! clock modulo 2^40 (5), how much later it was really sent (2: 11 bits, then an exponent of 5, in nanoseconds, so to 0.05 %),
-//! checksum over all that and the rest of the body (3). Bodies of 6 to 15 octets carry the first two alone: their order is
-//! checked, their latency and content are not.
+//! Sixteen octets, big-endian: producer (2), sequence number modulo 2^32 (4), time of sending in units of 64 ns of the run's
+//! clock modulo 2^40 (5), how much earlier it should have been sent (2: 11 bits, then an exponent of 5, in nanoseconds, rounded
+//! up by 0.1 % of itself at most), checksum over all that and the rest of the body (3). So service times are exact to 64 ns, and
+//! response times are never too short. Bodies of 6 to 15 octets carry the first two alone: their order is checked, their
+//! latency and content are not.
 
 #![allow(clippy::cast_possible_truncation, reason = "fields are cut out of a word")]
 
@@ -52,11 +53,12 @@ impl Stamp {
         let whole = u128::from_be_bytes(*octets);
         let content = whole >> 24;
         let rest_checksum = (low_32(whole) ^ mixed(content)) & CHECKSUM_MASK;
+        let (sent, lag) = (near(((whole >> 40) as u64) & TIME_MASK, now), long_lag((whole >> 24) as u16));
         let stamp = Self {
             producer: (whole >> 112) as u16,
             sequence: low_32(whole >> 80),
-            intended: near(((whole >> 40) as u64) & TIME_MASK, now),
-            lag: long_lag((whole >> 24) as u16),
+            intended: sent.saturating_sub(lag),
+            lag: sent.min(lag),
         };
         Some(ReadStamp { stamp, rest_checksum: Some(rest_checksum) })
     }
@@ -67,7 +69,7 @@ impl Stamp {
     pub fn write(&self, body: &mut [u8], rest_checksum: u32) {
         let content = u128::from(self.producer) << 88
             | u128::from(self.sequence) << 56
-            | u128::from((self.intended >> UNIT_BITS) & TIME_MASK) << 16
+            | u128::from((self.sent() >> UNIT_BITS) & TIME_MASK) << 16
             | u128::from(short_lag(self.lag));
         let checksum = (mixed(content) ^ rest_checksum) & CHECKSUM_MASK;
         let octets = (content << 24 | u128::from(checksum)).to_be_bytes();
@@ -115,7 +117,16 @@ fn near(units: u64, now: u64) -> u64 {
 #[inline]
 fn short_lag(lag: u64) -> u16 {
     let exponent = (u64::BITS - lag.leading_zeros()).saturating_sub(MANTISSA_BITS);
-    if exponent > 31 { u16::MAX } else { ((lag >> exponent) << 5) as u16 | exponent as u16 }
+    if exponent > 31 {
+        return u16::MAX;
+    }
+    let mantissa = lag.div_ceil(1 << exponent);
+    // Rounding up may take one bit more: then it is the least with the next exponent.
+    match (mantissa >> MANTISSA_BITS, exponent) {
+        (0, _) => (mantissa << 5) as u16 | exponent as u16,
+        (_, 31) => u16::MAX,
+        _ => ((mantissa >> 1) << 5) as u16 | (exponent + 1) as u16,
+    }
 }
 
 #[inline]
@@ -139,8 +150,9 @@ mod tests {
             return;
         }
         assert_eq!(found.rest_checksum, Some(rest));
-        assert_eq!(found.stamp.intended, stamp.intended >> UNIT_BITS << UNIT_BITS);
-        assert!(found.stamp.lag <= stamp.lag && (stamp.lag - found.stamp.lag) * 1024 <= stamp.lag);
+        assert_eq!(found.stamp.sent(), stamp.sent() >> UNIT_BITS << UNIT_BITS);
+        assert!(found.stamp.lag >= stamp.lag && (found.stamp.lag - stamp.lag) * 1024 <= stamp.lag, "{stamp:?}");
+        assert_eq!(found.stamp.intended, found.stamp.sent() - found.stamp.lag);
     }
 
     /// Goal: a stamp comes back as it was written; times to 64 ns and only where there is room for them.
@@ -150,9 +162,13 @@ mod tests {
         let stamp = Stamp { producer: u16::MAX, sequence: u32::MAX, intended: 0, lag: 0 };
         let hour = 3_600_000_000_000;
         for intended in [64, hour, 19 * hour, 20 * hour, 300 * hour] {
-            for (late, lag) in [(0, 0), (1_000, 63), (1_000, 999), (9 * hour, hour), (5, 123_456_789)] {
+            for (late, lag) in
+                [(0, 0), (1_000, 63), (1_000, 999), (9 * hour, hour), (9 * hour, 4_095_999), (5, 123_456_789)]
+            {
                 for body_octets in [6, 15, 16, 17, 4096] {
-                    check(Stamp { intended, lag, ..stamp }, body_octets, intended + late);
+                    // A lag that is rounded up is not to begin before the clock.
+                    let intended = intended + hour;
+                    check(Stamp { intended, lag, ..stamp }, body_octets, intended + lag + late);
                 }
             }
         }

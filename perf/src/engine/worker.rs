@@ -13,6 +13,7 @@ use lepus::protocol::method::{Method, basic, confirm, queue, tx};
 
 use crate::engine::churn;
 use crate::engine::client::{CHANNEL, Client, ClientError, Endpoint};
+use crate::engine::clock::nanos;
 use crate::engine::link::Link;
 use crate::engine::recorder::Recordings;
 use crate::engine::sequence::Lane;
@@ -46,6 +47,8 @@ pub struct Snapshot {
     pub number: u64,
     /// When it was taken.
     pub at: u64,
+    /// Which thread has taken it.
+    pub thread: usize,
     /// It is the last one of the run's time.
     pub is_last: bool,
     /// What was recorded.
@@ -59,6 +62,8 @@ pub struct Report {
     pub recordings: Recordings,
     /// What consumers have seen: by queue and producer.
     pub lanes: Vec<((usize, usize), Lane)>,
+    /// What RPC clients have seen of replies, by producer.
+    pub replies: Vec<(usize, Lane)>,
     /// Messages that came and were none of this run's, or damaged.
     pub corrupted: u64,
     /// What each channel has published.
@@ -158,8 +163,11 @@ async fn run_link(context: &Context, (name, endpoint, link): NamedLink, report: 
             }
             for sink in sinks {
                 report.corrupted += sink.corrupted;
-                if !matches!(sink.mode, Mode::Replies(_)) {
-                    report.lanes.extend(sink.into_lanes());
+                match sink.mode {
+                    Mode::Replies(_) => {
+                        report.replies.extend(sink.into_lanes().map(|((_, producer), lane)| (producer, lane)))
+                    }
+                    _ => report.lanes.extend(sink.into_lanes()),
                 }
             }
         }
@@ -283,11 +291,26 @@ async fn consumer(context: &Rc<Context>, mut client: Client, index: usize) -> Re
     Ok(Link::new(Rc::clone(context), client, Vec::new(), sinks))
 }
 
+/// For how long this thread was at work since this was last asked; looking for work is none.
+fn busy_nanos() -> u64 {
+    nanos(glommio::executor().executor_stats().total_runtime())
+}
+
 /// Passes signals on and takes snapshots, until all connections have ended.
 async fn tick(context: &Context, running: &Cell<usize>, events: &Sender<Event>) {
     let shared = &context.shared;
     let (mut signals, mut number, mut is_last) = (0, 0, false);
+    // When it was to wake up, while it is measured whether it does.
+    let mut due = None;
     loop {
+        if let Some(due) = due {
+            let mut recorder = context.recorder.borrow_mut();
+            recorder.timer_lag(shared.clock.nanos().saturating_sub(due));
+            recorder.busy_nanos += busy_nanos();
+        } else {
+            // What came before the run is nobody's affair.
+            let _ = busy_nanos();
+        }
         let signals_now = shared.signals();
         if signals_now != signals {
             signals = signals_now;
@@ -302,7 +325,8 @@ async fn tick(context: &Context, running: &Cell<usize>, events: &Sender<Event>) 
             if at >= boundary || shared.is_producing_over() {
                 is_last = shared.is_producing_over() || at >= schedule.end;
                 let recordings = context.recorder.borrow_mut().take();
-                let _ = events.send(Event::Snapshot(Snapshot { number, at, is_last, recordings }));
+                let _ =
+                    events.send(Event::Snapshot(Snapshot { number, thread: context.thread, at, is_last, recordings }));
                 number += 1;
             } else {
                 rest = rest.min(Duration::from_nanos(boundary - at));
@@ -314,6 +338,7 @@ async fn tick(context: &Context, running: &Cell<usize>, events: &Sender<Event>) 
         if shared.has_failed() && shared.is_over() && shared.schedule.get().is_none() {
             return;
         }
+        due = (shared.schedule.get().is_some() && !is_last).then(|| shared.clock.nanos() + nanos(rest));
         sleep(rest).await;
     }
 }

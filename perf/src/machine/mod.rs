@@ -83,17 +83,87 @@ pub(crate) fn pin(cores: &[usize]) -> Result<(), String> {
         set.set(core);
     }
     sched_setaffinity(None, &set).map_err(|error| format!("--cores {cores:?}: {error}"))?;
+    let mut wanted = cores.to_vec();
+    wanted.sort_unstable();
+    wanted.dedup();
     // The kernel silently leaves out what is not there.
-    if own_cores() == cores {
+    if own_cores() == wanted {
         Ok(())
     } else {
         Err(format!("--cores {cores:?}: only {:?} of them are there", own_cores()))
     }
 }
 
+/// The calling thread is kept to some cores; once this is dropped, to those from before.
+pub(crate) struct Pinned {
+    before: Vec<usize>,
+    cores: Vec<usize>,
+}
+
+impl Pinned {
+    /// To these.
+    ///
+    /// # Errors
+    /// Where one of them is not there.
+    pub(crate) fn to(cores: &[usize]) -> Result<Self, String> {
+        let pinned = Self { before: own_cores(), cores: cores.to_vec() };
+        pin(cores)?;
+        Ok(pinned)
+    }
+
+    /// To all but these, and but the broker's, where there are others: for a thread that should disturb neither.
+    pub(crate) fn stand_aside(&self, broker: &[usize]) {
+        let aside = aside(&self.before, &self.cores, broker);
+        if !aside.is_empty() {
+            // Where it is not possible it may as well stay.
+            let _ = pin(&aside);
+        }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let _ = pin(&self.before);
+    }
+}
+
+/// Of all cores those that neither the load generator nor the broker has for itself; a broker that may run anywhere has none.
+fn aside(all: &[usize], own: &[usize], broker: &[usize]) -> Vec<usize> {
+    let is_anywhere = all.iter().all(|core| broker.contains(core));
+    let is_aside = |core: &&usize| !own.contains(core) && (is_anywhere || !broker.contains(core));
+    all.iter().filter(is_aside).copied().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: who watches is on nobody's core, where there is one.
+    #[test]
+    fn cores_aside() {
+        for (all, own, broker, expected) in [
+            (&[0, 1, 2, 3][..], &[1][..], &[0][..], &[2, 3][..]),
+            (&[0, 1, 2, 3], &[1], &[0, 1, 2, 3], &[0, 2, 3]),
+            (&[0, 1, 2, 3], &[1, 2], &[], &[0, 3]),
+            (&[0, 1], &[1], &[0], &[]),
+        ] {
+            assert_eq!(aside(all, own, broker), expected, "{all:?} {own:?} {broker:?}");
+        }
+    }
+
+    /// Goal: a thread that was kept to a core, in whatever order and how often that is named, gets its others back; also where
+    /// there is no such core.
+    #[test]
+    fn cores_are_given_back() {
+        let before = own_cores();
+        let last = *before.last().expect("it runs somewhere");
+        let pinned = Pinned::to(&[last, before[0], last]).expect("they are there");
+        assert!(own_cores().len() <= 2);
+        drop(pinned);
+        assert_eq!(own_cores(), before);
+        assert!(Pinned::to(&[before[0], 1000]).is_err());
+        assert_eq!(own_cores(), before);
+    }
 
     /// Goal: no command line in a result has a password, in whatever word it stands.
     #[test]

@@ -151,21 +151,26 @@ pub struct Interval {
 
 /// Names of histograms.
 pub mod histogram {
-    /// From when a message was to be sent until it was received.
+    /// From when a message was to be sent until it was received, or until a consumer that takes its time (`--consumer-delay`)
+    /// begins to work at it.
     pub const RESPONSE: &str = "response";
-    /// From when it was sent until it was received.
+    /// From when it was sent until then.
     pub const SERVICE: &str = "service";
     /// From when it was to be sent until it was sent.
     pub const SEND_LAG: &str = "send-lag";
+    /// From when it was to be sent until the broker confirmed it, where the loop is open.
+    pub const CONFIRM_RESPONSE: &str = "confirm-response";
     /// From when it was sent until the broker confirmed it.
     pub const CONFIRM: &str = "confirm";
-    /// From a request until its reply: RPC, `basic.get`, declarations, connections, `tx.commit`.
+    /// From a request until its reply: RPC, `basic.get` of a message, declarations, connections, `tx.commit`. RPC under a rate:
+    /// from when the request was to be sent.
     pub const ROUND_TRIP: &str = "round-trip";
     /// All, in the order in which they are shown, with what they mean.
-    pub const ALL: [(&str, &str); 5] = [
+    pub const ALL: [(&str, &str); 6] = [
         (RESPONSE, "intended send time to receipt"),
         (SERVICE, "sent to receipt"),
         (SEND_LAG, "intended send time to sent"),
+        (CONFIRM_RESPONSE, "intended send time to confirmed"),
         (CONFIRM, "sent to confirmed"),
         (ROUND_TRIP, "request to reply"),
     ];
@@ -211,7 +216,7 @@ pub struct Check {
     pub totals: Counts,
     /// Messages that never came, though the broker had taken them.
     pub lost: u64,
-    /// Messages that came again without `redelivered`.
+    /// Messages that came again, and no consumer had given back.
     pub duplicated: u64,
     /// Messages that came before an earlier one of the same producer and queue.
     pub reordered: u64,
