@@ -144,6 +144,11 @@ impl Campaign {
                 self.runs.push(run);
                 Made::Complete
             }
+            Err(_) if interrupt::is_requested() => {
+                self.is_cut_short = true;
+                view.finish(&format!("{title}: interrupted before it began"));
+                Made::Interrupted
+            }
             Err(error) => {
                 let sentence = if job.of == 1 { error.to_string() } else { format!("{title}: {error}") };
                 view.warn(&sentence);

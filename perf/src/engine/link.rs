@@ -366,8 +366,8 @@ impl Link {
                 self.context.progress().unblocked.fetch_add(1, Ordering::Relaxed);
             }
             (Method::ConnectionCloseOk(_), _, _) => self.phase = Phase::Closed,
-            (method, _, _) if self.phase == Phase::Running => check_close(method)?,
-            _ => {}
+            // Also while it is being closed: the answer to the last publish may be that there is no such exchange.
+            (method, _, _) => check_close(method)?,
         }
         Ok(())
     }
