@@ -1,6 +1,6 @@
 //! Rounds of several targets side by side, scenario by scenario: what stands on standard output after `versus` and `suite`.
 //!
-//! Numbers with their ratios and intervals of confidence are those of [`compare`](crate::compare); what was wrong, and an
+//! Numbers with their ratios and intervals of confidence are those of [`compare`]; what was wrong, and an
 //! overview of many scenarios, come from here.
 
 use std::fmt::Write as _;

@@ -1,61 +1,19 @@
 //! The built `lepus-perf` against the built broker.
-//!
-//! The broker is the binary that `LEPUS_BIN` names, or else the one beside `lepus-perf`, which is built first.
+
+mod broker;
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
+use broker::{Broker, LEPUS_PERF};
 use lepus_perf::result::{ResultFile, SCHEMA, histogram};
 
-const LEPUS_PERF: &str = env!("CARGO_BIN_EXE_lepus-perf");
-
-/// The broker's binary.
-fn broker_binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("LEPUS_BIN") {
-        return PathBuf::from(path);
-    }
-    let directory = Path::new(LEPUS_PERF).parent().expect("a binary is in a directory");
-    let profile = match directory.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => "dev",
-        Some(name) => name,
-    };
-    let arguments = ["build", "--quiet", "--package", "lepus", "--bin", "lepus", "--profile", profile];
-    let built = Command::new(env!("CARGO")).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).status();
-    assert!(built.expect("cargo runs").success(), "the broker does not build");
-    directory.join("lepus")
-}
-
-struct Broker {
-    child: Child,
-    uri: String,
-}
-
 impl Broker {
-    fn start() -> Self {
-        let mut child = Command::new(broker_binary())
-            .args(["--port", "0", "--shards", "2"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the broker starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
-        let uri = lines
-            .find_map(|line| line.expect("the banner is text").trim().strip_prefix("listening on ").map(str::to_owned));
-        Self { child, uri: uri.expect("the banner tells the address") }
-    }
-
     fn perf(&self, arguments: &[&str]) -> Output {
         let pid = self.child.id().to_string();
         let mut command = Command::new(LEPUS_PERF);
         command.args(["run", "--uri", &self.uri, "--broker-pid", &pid]).args(arguments);
         command.output().expect("lepus-perf runs")
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

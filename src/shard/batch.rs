@@ -12,7 +12,7 @@ use crate::{
 };
 use bytes::Bytes;
 
-/// What is before each message of a run: the octets of its properties, and its [`Body`].
+/// What is before each message of a run: the octets of its properties, and those of its body, or which of the referenced ones it is.
 const ENTRY_HEADER_OCTETS: usize = 8;
 /// Set in the octets of the properties where the body is one of the referenced ones: instead of its octets, its index is told.
 const SHARED: u32 = 1 << 31;

@@ -12,7 +12,7 @@ pub const SIGNIFICANT_DIGITS: u8 = 3;
 /// The longest that is told apart, in nanoseconds: an hour. What takes longer counts as that.
 pub const NANOS_MAX: u64 = 3_600_000_000_000;
 
-/// Durations in nanoseconds, from 1 to [`NANOS_MAX`]. In files: base64 of HdrHistogram's compressed encoding, version 2.
+/// Durations in nanoseconds, from 1 to `NANOS_MAX`. In files: base64 of HdrHistogram's compressed encoding, version 2.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recorded(pub Histogram<u64>);
 
