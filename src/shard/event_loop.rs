@@ -38,6 +38,9 @@ use std::{
 
 /// How often time-outs are looked at.
 const TICK: Duration = Duration::from_millis(100);
+/// So many octets of publishes from other shards are handled before what has come of them is written: with more, consumers' outputs
+/// become full and messages have to be kept in their queues, with less, more writes are made.
+const PUBLISHES_PER_WRITE_OCTETS: u64 = 128 << 10;
 /// Rounds of delivering and writing in one turn; what is left then waits for the next turn.
 const ROUNDS_MAX: usize = 8;
 /// Memory is given back to the system once in so many ticks, where at least so many octets were freed.
@@ -275,6 +278,7 @@ impl EventLoop {
 
     fn take_batches(&mut self) {
         let (mut taken, mut later) = (std::mem::take(&mut self.taken), std::mem::take(&mut self.later));
+        let mut publish_octets = 0;
         loop {
             self.links.receive_all(&mut taken, &mut later);
             // What the control plane sent before a batch was sent must be known before.
@@ -283,7 +287,12 @@ impl EventLoop {
                 break;
             }
             for (peer, batch) in taken.drain(..) {
+                publish_octets += batch.publish_octets;
                 self.shard.handle_batch(peer, batch);
+                if publish_octets >= PUBLISHES_PER_WRITE_OCTETS {
+                    self.write_out();
+                    publish_octets = 0;
+                }
             }
         }
         (self.taken, self.later) = (taken, later);
@@ -329,14 +338,7 @@ impl EventLoop {
     pub fn end_turn(&mut self) {
         let mut rounds = 0;
         loop {
-            self.shard.finish_turn();
-            // Before the sockets: who has its answer may go on elsewhere.
-            self.send_batches();
-            let mut wrote = false;
-            while let Some(slot) = self.shard.poll_dirty() {
-                self.flush(slot);
-                wrote = true;
-            }
+            let wrote = self.write_out();
             if !self.ask_control() && !wrote {
                 break;
             }
@@ -356,6 +358,19 @@ impl EventLoop {
             }
         }
         self.watch_memory();
+    }
+
+    /// Ends the shard's turn, sends its batches and writes to its sockets. Whether there was something to write.
+    fn write_out(&mut self) -> bool {
+        self.shard.finish_turn();
+        // Before the sockets: who has its answer may go on elsewhere.
+        self.send_batches();
+        let mut wrote = false;
+        while let Some(slot) = self.shard.poll_dirty() {
+            self.flush(slot);
+            wrote = true;
+        }
+        wrote
     }
 
     /// Asks the control plane what the shard has to ask. Whether there are answers already.
