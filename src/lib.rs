@@ -8,6 +8,7 @@
 //!
 //! A turn: one socket was read, or batches came from other shards → every frame of it is handled → deliveries that have become
 //! possible are made, confirms gathered → each other shard gets one batch → each connection with output is written to once.
+//! (Much that came from other shards makes several turns of it.)
 //!
 //! # How a publish walks through the house
 //!

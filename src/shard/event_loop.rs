@@ -1,7 +1,8 @@
 //! The driver of one shard: a glommio executor on one thread, around a [`Shard`].
 //!
 //! It waits for sockets, rings and mail, gives the shard what has arrived, and writes what the shard has left: each turn
-//! ends with one write to each connection that has output, and one batch to each shard that there is something to tell.
+//! ends with one write to each connection that has output, and one batch to each shard that there is something to tell. Where
+//! other shards have sent much at once, that is done in between as well, so that consumers' outputs do not fill up.
 //!
 //! No task is woken for a message. No task ever yields while it has work: see `READS_MAX` in `socket.rs`.
 
