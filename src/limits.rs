@@ -50,6 +50,14 @@ pub const WHOLE_MESSAGE_OCTETS_MAX: usize = 16 << 10;
 pub const ROUTES_MAX: usize = 65_536;
 /// Expired messages that may wait at once for being published to their dead letter exchange; the rest stays where it is.
 pub const DEAD_LETTERS_MAX: usize = 1024;
+/// What is written to a queue's segment file before another one is begun, in octets.
+pub const QUEUE_SEGMENT_OCTETS: u64 = 32 << 20;
+/// Memory that messages of durable queues may hold in all before they are moved to disk, in octets.
+pub const QUEUE_MEMORY_OCTETS_DEFAULT: u64 = 64 << 20;
+/// What a queue moves to disk at once, in octets, but one block at the least.
+pub const PAGE_OUT_OCTETS_MAX: usize = 1 << 20;
+/// What a shard may have on its way to queues' segment files, in octets.
+pub const PAGE_OUT_UNDER_WAY_OCTETS_MAX: usize = 6 << 20;
 /// How long the broker waits for `connection.close-ok`, in milliseconds.
 pub const CLOSE_MILLIS_MAX: u64 = 3_000;
 /// Shards that a broker may have.

@@ -12,6 +12,7 @@ const FLOORS: [(&str, u8); 12] = [
     ("protocol", 1),
     ("message", 2),
     ("routing", 2),
+    ("store", 3),
     ("definitions", 3),
     ("queue", 4),
     ("connection", 5),

@@ -52,8 +52,10 @@ pub enum Pause {
     Answer,
     /// It publishes to a shard that is behind.
     Peer(ShardIndex),
-    /// It publishes while memory is short.
+    /// It publishes while memory is short, or room on the disk.
     Memory,
+    /// It publishes while the disk is behind.
+    Disk,
     /// It does not read what it is answered.
     Output,
 }

@@ -3,20 +3,27 @@
 //! A [`Chain`] is a first-in first-out list of records through the blocks of one [`BlockStore`]: it is appended to at
 //! its tail and walked from its front, so that nothing has to say where a message is until it was passed. What was
 //! passed is known by its [`Place`] until it is released. Blocks begin small and double, for a queue with a handful of
-//! messages is the common one. This is all that the queue knows of memory; a store on disk takes its place here.
+//! messages is the common one. A block that nobody has passed may lie on disk instead of in memory: see `cold`.
 
 use super::bodies::Bodies;
+use super::cold::Cold;
 use super::record::{self, BodyPlace, Labels, Parts, Record, StoredBody};
 use crate::message::{BodyView, MessageView};
 
 /// The first block of a queue, in octets.
 const BLOCK_OCTETS_FIRST: usize = 512;
 /// The size that blocks grow to, in octets. A longer record has a block of its own.
-const BLOCK_OCTETS_MAX: usize = 64 << 10;
+pub(super) const BLOCK_OCTETS_MAX: usize = 64 << 10;
+/// The large bodies that records of one block may refer to, in octets, beyond the first: it goes to disk with them.
+const BESIDE_OCTETS_MAX: usize = 256 << 10;
 /// An empty block of up to this size, in octets, is kept for the messages to come.
 const BLOCK_OCTETS_RETAINED: usize = 4 << 10;
 
-const NO_BLOCK: u32 = u32::MAX;
+pub(super) const NO_BLOCK: u32 = u32::MAX;
+/// No copy on disk.
+pub(super) const NO_EXTENT: u32 = u32::MAX;
+/// No segment of the journal.
+pub(super) const NO_SEGMENT: u32 = u32::MAX;
 
 /// Where a record lies, and what must be known of it without looking at it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,11 +35,17 @@ impl Place {
 
     const REDELIVERED: u64 = 1 << 31;
     const BODY_BESIDE: u64 = 1 << 30;
-    const OFFSET: u64 = Self::BODY_BESIDE - 1;
+    const JOURNALED: u64 = 1 << 29;
+    const OFFSET: u64 = Self::JOURNALED - 1;
 
     #[inline]
-    fn new(block: u32, offset: usize, body_beside: bool) -> Place {
-        Place(u64::from(block) << 32 | offset as u64 | if body_beside { Self::BODY_BESIDE } else { 0 })
+    fn new(block: u32, offset: usize, body_beside: bool, journaled: bool) -> Place {
+        Place(
+            u64::from(block) << 32
+                | offset as u64
+                | if body_beside { Self::BODY_BESIDE } else { 0 }
+                | if journaled { Self::JOURNALED } else { 0 },
+        )
     }
 
     /// Some place, other ones for other numbers.
@@ -41,8 +54,9 @@ impl Place {
         Place(number)
     }
 
+    /// The block that it is in.
     #[inline]
-    fn block(self) -> usize {
+    pub fn block(self) -> usize {
         (self.0 >> 32) as usize
     }
 
@@ -54,6 +68,12 @@ impl Place {
     #[inline]
     fn has_body_beside(self) -> bool {
         self.0 & Self::BODY_BESIDE != 0
+    }
+
+    /// Whether the journal has to be told when the message is gone.
+    #[inline]
+    pub fn is_journaled(self) -> bool {
+        self.0 & Self::JOURNALED != 0
     }
 
     /// Whether the message was delivered before.
@@ -69,27 +89,63 @@ impl Place {
     }
 }
 
-struct Block {
-    octets: Box<[u8]>,
+pub(super) struct Block {
+    /// None where the block is on disk only.
+    pub octets: Box<[u8]>,
     /// How many of its octets are written.
-    filled: usize,
+    pub filled: usize,
     /// How many of its records were not released.
-    live: u32,
+    pub live: u32,
     /// The block that follows in its chain.
-    next: u32,
+    pub next: u32,
+    /// The oldest segment of the journal that may have the only copy on disk of one of its records.
+    pub journal_low: u32,
+    /// Its copy on disk, which may be on its way there. It takes no more records once it has one.
+    pub extent: u32,
+    /// The large bodies that its records refer to, in octets.
+    pub beside_octets: u32,
     /// Whether its chain appends to it.
-    is_tail: bool,
+    pub is_tail: bool,
+    /// Whether it is being read back.
+    pub is_loading: bool,
+    /// Whether one of its records was passed, so that it is at the front of its chain or before that.
+    pub is_passed: bool,
+}
+
+impl Block {
+    fn new(octets: Box<[u8]>, is_tail: bool) -> Block {
+        Block {
+            octets,
+            filled: 0,
+            live: 0,
+            next: NO_BLOCK,
+            journal_low: NO_SEGMENT,
+            extent: NO_EXTENT,
+            beside_octets: 0,
+            is_tail,
+            is_loading: false,
+            is_passed: false,
+        }
+    }
+
+    /// Whether its records are in memory.
+    #[inline]
+    pub fn is_resident(&self) -> bool {
+        !self.octets.is_empty()
+    }
 }
 
 /// A list of records through blocks: appended to at the tail, walked from the front.
 pub(super) struct Chain {
-    front_block: u32,
-    front_offset: usize,
-    tail: u32,
+    pub front_block: u32,
+    pub front_offset: usize,
+    pub tail: u32,
     /// How large the next block will be, in octets.
     block_octets_next: usize,
     /// Records from the front to the tail.
-    length: u64,
+    pub length: u64,
+    /// All blocks before this one have been looked at for being moved to disk; none where the front is the next to be looked at.
+    pub cursor: u32,
 }
 
 impl Chain {
@@ -100,6 +156,7 @@ impl Chain {
             tail: NO_BLOCK,
             block_octets_next: BLOCK_OCTETS_FIRST,
             length: 0,
+            cursor: NO_BLOCK,
         }
     }
 
@@ -116,15 +173,32 @@ impl Chain {
 }
 
 /// The blocks of one queue.
-#[derive(Default)]
 pub(super) struct BlockStore {
-    blocks: Vec<Block>,
-    vacant: Vec<u32>,
-    bodies: Bodies,
+    pub blocks: Vec<Block>,
+    pub vacant: Vec<u32>,
+    pub bodies: Bodies,
     /// The size of all blocks.
-    octets: usize,
+    pub octets: usize,
     /// A block's memory of the largest size for the next one, while there are others of that size.
     spare: Option<Box<[u8]>>,
+    /// The segment of the journal that what is appended lies in, or a later one.
+    pub segment: u32,
+    /// What is on disk, if anything ever was.
+    pub cold: Option<Box<Cold>>,
+}
+
+impl Default for BlockStore {
+    fn default() -> BlockStore {
+        BlockStore {
+            blocks: vec![],
+            vacant: vec![],
+            bodies: Bodies::default(),
+            octets: 0,
+            spare: None,
+            segment: NO_SEGMENT,
+            cold: None,
+        }
+    }
 }
 
 impl BlockStore {
@@ -140,7 +214,9 @@ impl BlockStore {
     pub fn append_passed(&mut self, chain: &mut Chain, message: &MessageView<'_>, labels: &Labels) -> Place {
         assert!(chain.is_empty(), "passed a message behind others");
         let place = self.write_at_tail(chain, message, labels);
-        chain.front_offset = self.blocks[chain.tail as usize].filled;
+        let tail = &mut self.blocks[chain.tail as usize];
+        tail.is_passed = true;
+        chain.front_offset = tail.filled;
         place
     }
 
@@ -151,22 +227,34 @@ impl BlockStore {
         } else {
             (record::octets_needed(message, labels, true), BodyPlace::Inside)
         };
+        let is_beside = matches!(body, BodyPlace::Beside(_));
+        let beside_octets = if is_beside { message.body.len() } else { 0 };
         let has_room = self.blocks.get_mut(chain.tail as usize).is_some_and(|tail| {
             if tail.live == 0 {
                 tail.filled = 0;
+                tail.beside_octets = 0;
+                tail.journal_low = NO_SEGMENT;
+                tail.is_passed = false;
                 chain.front_offset = 0;
             }
-            tail.octets.len() - tail.filled >= needed
+            tail.octets.len() - tail.filled.min(tail.octets.len()) >= needed
+                && tail.extent == NO_EXTENT
+                && (tail.beside_octets == 0 || tail.beside_octets as usize + beside_octets <= BESIDE_OCTETS_MAX)
         });
         if !has_room {
             self.open_block(chain, needed);
         }
+        let segment = if labels.persistent { self.segment } else { NO_SEGMENT };
         let tail = &mut self.blocks[chain.tail as usize];
         let offset = tail.filled;
         tail.filled += needed;
         tail.live += 1;
+        tail.journal_low = tail.journal_low.min(segment);
+        if is_beside {
+            tail.beside_octets += u32::try_from(beside_octets).expect("a message is bounded");
+        }
         record::write(&mut tail.octets[offset..offset + needed], message, labels, body);
-        Place::new(chain.tail, offset, matches!(body, BodyPlace::Beside(_)))
+        Place::new(chain.tail, offset, is_beside, labels.persistent)
     }
 
     #[cold]
@@ -194,7 +282,11 @@ impl BlockStore {
             tail.octets = octets;
             return;
         }
-        let block = Block { octets, filled: 0, live: 0, next: NO_BLOCK, is_tail: true };
+        self.link(chain, Block::new(octets, true));
+    }
+
+    /// Makes `block` the tail of `chain`. Returns its index.
+    pub fn link(&mut self, chain: &mut Chain, block: Block) -> u32 {
         let index = if let Some(index) = self.vacant.pop() {
             self.blocks[index as usize] = block;
             index
@@ -210,11 +302,19 @@ impl BlockStore {
         if chain.length == 0 {
             chain.front_block = index;
             chain.front_offset = 0;
+            chain.cursor = NO_BLOCK;
         }
         chain.tail = index;
+        index
     }
 
-    /// The record at the front of `chain`, which is not empty.
+    /// Whether the front of `chain`, which is not empty, is in memory.
+    #[inline]
+    pub fn is_front_resident(&self, chain: &Chain) -> bool {
+        self.blocks[chain.front_block as usize].is_resident()
+    }
+
+    /// The record at the front of `chain`, which is not empty; its front is in memory.
     #[inline]
     pub fn front(&self, chain: &Chain) -> Record<'_> {
         debug_assert!(chain.length > 0, "the chain has a front");
@@ -225,13 +325,19 @@ impl BlockStore {
     #[inline]
     pub fn pass_front(&mut self, chain: &mut Chain) -> (Place, u64) {
         assert!(chain.length > 0, "passed the end of a chain");
-        let block = &self.blocks[chain.front_block as usize];
+        let block = &mut self.blocks[chain.front_block as usize];
+        block.is_passed = true;
         let record = Record::at_front(&block.octets[chain.front_offset..]);
         let body = record.body();
-        let place = Place::new(chain.front_block, chain.front_offset, matches!(body, StoredBody::Beside(_)));
+        let is_beside = matches!(body, StoredBody::Beside(_));
+        let place = Place::new(chain.front_block, chain.front_offset, is_beside, record.is_persistent());
+        let place = if record.is_redelivered() { place.redelivered() } else { place };
         chain.length -= 1;
         chain.front_offset += record.octets();
         if chain.front_offset == block.filled && !block.is_tail {
+            if chain.cursor == chain.front_block {
+                chain.cursor = NO_BLOCK;
+            }
             chain.front_block = block.next;
             chain.front_offset = 0;
         }
@@ -273,8 +379,14 @@ impl BlockStore {
         let block = &mut self.blocks[place.block()];
         assert!(block.live > 0, "released more often than stored");
         block.live -= 1;
-        if block.live == 0 && (!block.is_tail || block.octets.len() > BLOCK_OCTETS_RETAINED) {
-            self.free_block(place.block());
+        if block.live == 0 {
+            let is_kept = block.is_tail && block.octets.len() <= BLOCK_OCTETS_RETAINED;
+            if block.extent != NO_EXTENT {
+                self.forget_extent(place.block());
+            }
+            if !is_kept {
+                self.free_block(place.block());
+            }
         }
     }
 
@@ -286,10 +398,14 @@ impl BlockStore {
     }
 
     #[cold]
-    fn free_block(&mut self, index: usize) {
+    pub fn free_block(&mut self, index: usize) {
         let block = &mut self.blocks[index];
         let octets = std::mem::take(&mut block.octets);
         block.filled = 0;
+        block.beside_octets = 0;
+        block.journal_low = NO_SEGMENT;
+        block.is_passed = false;
+        block.is_loading = false;
         self.octets -= octets.len();
         if self.octets < BLOCK_OCTETS_MAX {
             self.spare = None;
@@ -305,6 +421,7 @@ impl BlockStore {
     pub fn octets_held(&self) -> u64 {
         let table = self.blocks.capacity() * size_of::<Block>() + self.vacant.capacity() * size_of::<u32>();
         let spare = self.spare.as_ref().map_or(0, |octets| octets.len());
-        (self.octets + spare + table) as u64 + self.bodies.octets_held()
+        let cold = self.cold.as_ref().map_or(0, |cold| cold.octets_held());
+        (self.octets + spare + table) as u64 + self.bodies.octets_held() + cold
     }
 }

@@ -12,21 +12,32 @@
 
 mod blocks;
 mod bodies;
+mod cold;
 pub mod consumers;
 pub mod dead_letter;
 mod expiry;
+mod log;
 #[cfg(test)]
 mod model;
 mod overflow;
+mod paging;
 mod priority;
 mod record;
+mod relocation;
+mod restore;
 mod unacknowledged;
 
+pub use cold::{Load, PageOut};
 pub use consumers::{ConsumerKey, ConsumerSettings, Consumers};
+pub use log::{Gate, LogEntry};
+pub use paging::PageOutWish;
+pub use relocation::{Forwarded, Relocation};
+pub use restore::LiveExtent;
 
 use crate::definitions::QueueOptions;
 use crate::message::MessageView;
 use blocks::{BlockStore, Place};
+use log::Log;
 use priority::{Level, Levels};
 use record::{Labels, Record};
 use unacknowledged::Unacknowledged;
@@ -41,7 +52,7 @@ pub struct Attributes {
     pub priority: u8,
     /// When it expires, in milliseconds on the caller's clock; the earlier of the message's and the queue's limit.
     pub expires_at: Option<u64>,
-    /// Whether it is to survive a restart.
+    /// Whether it is to survive a restart. In a queue that keeps no log it makes no difference.
     pub persistent: bool,
 }
 
@@ -49,8 +60,8 @@ pub struct Attributes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a rejected publish is answered with a nack"]
 pub enum Enqueued {
-    /// The queue has it (or has dropped it from its head since).
-    Accepted,
+    /// The queue has it, at this position (or has dropped it from its head since).
+    Accepted(Position),
     /// The queue is full and refuses: the publisher gets a nack.
     Rejected,
 }
@@ -111,16 +122,22 @@ pub struct Queue {
     ready_count: u64,
     ready_octets: u64,
     requeued_count: usize,
+    /// Whether each record holds its position, so that it need not follow from the order.
+    holds_positions: bool,
     levels: Levels,
     unacknowledged: Unacknowledged,
     store: BlockStore,
+    /// What the journal has to be told; none where the queue ends with the process.
+    log: Option<Box<Log>>,
 }
 
 impl Queue {
-    /// An empty queue.
+    /// An empty queue that ends with the process.
     pub fn new(options: QueueOptions) -> Queue {
         Queue {
             is_limited: options.length_max.is_some() || options.octets_max.is_some(),
+            holds_positions: options.priority_max.is_some(),
+            log: None,
             options,
             has_expiring: false,
             position_next: 0,
@@ -199,6 +216,7 @@ impl Queue {
             return Enqueued::Rejected;
         }
         let body_octets = message.body.len() as u64;
+        let position = self.position_next;
         let labels = self.labels(attributes);
         self.store.append(&mut self.levels.level_mut(labels.priority).chain, &message, &labels);
         self.levels.note_added(labels.priority);
@@ -207,7 +225,7 @@ impl Queue {
         if self.is_limited && self.is_over_limits(self.ready_count, self.ready_octets) {
             self.drop_excess(dead);
         }
-        Enqueued::Accepted
+        Enqueued::Accepted(position)
     }
 
     /// What is stored with a message that enters now.
@@ -217,14 +235,16 @@ impl Queue {
         self.position_next += 1;
         self.has_expiring |= attributes.expires_at.is_some();
         Labels {
-            position: self.options.priority_max.map(|_| position),
+            position: self.holds_positions.then_some(position),
             priority: attributes.priority.min(self.options.priority_max.unwrap_or(0)),
             expires_at: attributes.expires_at,
-            persistent: attributes.persistent,
+            persistent: attributes.persistent && self.log.is_some(),
+            redelivered: false,
         }
     }
 
-    /// The next message: of the highest priority, and among those the one that was enqueued first.
+    /// The next message: of the highest priority, and among those the one that was enqueued first. `None` where nothing is
+    /// ready, and where it has to be read back first: [`Queue::poll_load`].
     #[inline]
     pub fn front(&self) -> Option<Front<'_>> {
         if self.is_empty() {
@@ -234,8 +254,12 @@ impl Queue {
         let (position, redelivered, record) = if let Some((&position, &place)) = level.requeued.first_key_value() {
             (position, place.is_redelivered(), self.store.record(place))
         } else {
+            if !self.store.is_front_resident(&level.chain) {
+                return None;
+            }
             let record = self.store.front(&level.chain);
-            (self.position_of_chain_front(level, record), false, record)
+            let position = self.position_of_chain_front(level, record);
+            (position, record.is_redelivered() || self.was_delivered_before(position), record)
         };
         Some(Front {
             position,
@@ -251,7 +275,11 @@ impl Queue {
     /// levels; else all that were enqueued since are still in the chain.
     #[inline]
     fn position_of_chain_front(&self, level: &Level, record: Record<'_>) -> Position {
-        record.position().unwrap_or(self.position_next - level.chain.len())
+        if self.holds_positions {
+            record.position().expect("each record holds its position")
+        } else {
+            self.position_next - level.chain.len()
+        }
     }
 
     /// Takes the front message out of what is ready. Somebody must release its place.
@@ -259,13 +287,16 @@ impl Queue {
     fn take_front(&mut self) -> (Position, Place) {
         assert!(self.ready_count > 0, "took the front of an empty queue");
         let position_next = self.position_next;
+        let holds_positions = self.holds_positions;
         let level = self.levels.top_mut();
         let (position, place, body_octets) = if level.requeued.is_empty() {
-            let position = match self.options.priority_max {
-                None => position_next - level.chain.len(),
-                Some(_) => self.store.front(&level.chain).position().expect("positions are stored with priorities"),
+            let position = if holds_positions {
+                self.store.front(&level.chain).position().expect("each record holds its position")
+            } else {
+                position_next - level.chain.len()
             };
             let (place, body_octets) = self.store.pass_front(&mut level.chain);
+            let place = if self.note_passed(position) { place.redelivered() } else { place };
             (position, place, body_octets)
         } else {
             self.take_first_requeued()
@@ -287,7 +318,16 @@ impl Queue {
     /// The front message, of which there is one, was delivered and needs no acknowledgement: it is gone.
     #[inline]
     pub fn remove_front(&mut self) {
-        let (_, place) = self.take_front();
+        let (position, place) = self.take_front();
+        self.release(position, place);
+    }
+
+    /// The message at `place` is gone.
+    #[inline]
+    fn release(&mut self, position: Position, place: Place) {
+        if place.is_journaled() {
+            self.log_settled(position);
+        }
         self.store.release(place);
     }
 
@@ -323,7 +363,7 @@ impl Queue {
     #[inline]
     pub fn acknowledge(&mut self, position: Position) -> bool {
         let Some(place) = self.unacknowledged.take(position) else { return false };
-        self.store.release(place);
+        self.release(position, place);
         true
     }
 
@@ -355,29 +395,38 @@ impl Queue {
     /// `false` where it is not outstanding.
     pub fn reject(&mut self, position: Position, dead: &mut DeadSink<'_>) -> bool {
         let Some(place) = self.unacknowledged.take(position) else { return false };
-        self.bury(place, DeathReason::Rejected, dead);
+        self.bury(position, place, DeathReason::Rejected, dead);
         true
     }
 
     /// Removes the front message, which has died.
     fn bury_front(&mut self, reason: DeathReason, dead: &mut DeadSink<'_>) {
-        let (_, place) = self.take_front();
-        self.bury(place, reason, dead);
+        let (position, place) = self.take_front();
+        self.bury(position, place, reason, dead);
     }
 
-    fn bury(&mut self, place: Place, reason: DeathReason, dead: &mut DeadSink<'_>) {
+    fn bury(&mut self, position: Position, place: Place, reason: DeathReason, dead: &mut DeadSink<'_>) {
         if self.has_dead_letter_exchange() {
             dead(reason, self.store.message(self.store.record(place)));
         }
-        self.store.release(place);
+        self.release(position, place);
     }
 
     /// Drops all that is ready and returns how many those were. Nothing is dead-lettered.
     pub fn purge(&mut self) -> u64 {
         let purged = self.ready_count;
         while !self.is_empty() {
-            self.remove_front();
+            let level = self.levels.top_mut();
+            if level.requeued.is_empty() && !self.store.is_front_resident(&level.chain) {
+                self.ready_count -= self.store.drop_absent_front(&mut level.chain);
+                self.levels.note_removed();
+            } else {
+                self.remove_front();
+            }
         }
+        // The octets of what was not in memory were not looked at.
+        self.ready_octets = 0;
+        self.log_purged();
         purged
     }
 }

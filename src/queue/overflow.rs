@@ -35,12 +35,13 @@ impl Queue {
     }
 
     /// Drops messages from the front until the queue is within its limits; where its overflow is to reject publishes,
-    /// nothing. They go to `dead` where the queue has a dead letter exchange. Returns how many those were.
+    /// nothing. They go to `dead` where the queue has a dead letter exchange. Returns how many those were. Where the front is not in
+    /// memory it stops, and is called again once that was read.
     #[cold]
     pub fn drop_excess(&mut self, dead: &mut DeadSink<'_>) -> u64 {
         let mut dropped = 0;
         if self.options.overflow == QueueOverflow::DropHead {
-            while !self.is_empty() && self.is_over_limits(self.ready_count, self.ready_octets) {
+            while self.front().is_some() && self.is_over_limits(self.ready_count, self.ready_octets) {
                 self.bury_front(DeathReason::MaxLen, dead);
                 dropped += 1;
             }

@@ -59,6 +59,16 @@ impl Levels {
         &mut self.by_priority[usize::from(self.top)]
     }
 
+    /// All levels, each with its priority.
+    pub fn iter(&self) -> impl Iterator<Item = (u8, &Level)> {
+        (0..=u8::MAX).zip(&self.by_priority)
+    }
+
+    /// All levels, each with its priority, for moving what is in them between memory and disk.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u8, &mut Level)> {
+        (0..=u8::MAX).zip(&mut self.by_priority)
+    }
+
     /// The level of `priority`, for adding to it; [`Levels::note_added`] follows where the message stays.
     #[inline]
     pub fn level_mut(&mut self, priority: u8) -> &mut Level {

@@ -18,6 +18,9 @@ const HAS_POSITION: u8 = 1;
 const HAS_EXPIRY: u8 = 1 << 1;
 const PERSISTENT: u8 = 1 << 2;
 const BODY_BESIDE: u8 = 1 << 3;
+const REDELIVERED: u8 = 1 << 4;
+/// Where the number of a body that lies beside stands in a record.
+const BODY_FIELD: std::ops::Range<usize> = 8..12;
 
 /// Where the body of a message to be written goes.
 #[derive(Clone, Copy)]
@@ -31,11 +34,13 @@ pub(super) enum BodyPlace {
 /// What is stored of a message besides its octets.
 #[derive(Clone, Copy)]
 pub(super) struct Labels {
-    /// Written only where positions cannot be derived: in queues with priorities.
+    /// Written only where positions cannot be derived: in queues with priorities, and in those that outlive the process.
     pub position: Option<Position>,
     pub priority: u8,
     pub expires_at: Option<u64>,
     pub persistent: bool,
+    /// Whether it may have been delivered before it came here: by a process that has ended.
+    pub redelivered: bool,
 }
 
 /// How many octets [`write()`] will write.
@@ -57,7 +62,8 @@ pub(super) fn write(out: &mut [u8], message: &MessageView<'_>, labels: &Labels, 
     let flags = beside
         | if labels.position.is_some() { HAS_POSITION } else { 0 }
         | if labels.expires_at.is_some() { HAS_EXPIRY } else { 0 }
-        | if labels.persistent { PERSISTENT } else { 0 };
+        | if labels.persistent { PERSISTENT } else { 0 }
+        | if labels.redelivered { REDELIVERED } else { 0 };
     let (head, mut rest) = out.split_first_chunk_mut::<HEAD_OCTETS>().expect("a record has a head");
     head[0] = flags;
     head[1] = short_count(message.exchange);
@@ -139,6 +145,23 @@ impl<'a> Record<'a> {
         self.head[0] & PERSISTENT != 0
     }
 
+    /// Whether it may have been delivered before it was stored.
+    #[inline]
+    pub fn is_redelivered(&self) -> bool {
+        self.head[0] & REDELIVERED != 0
+    }
+
+    /// All that was stored with it besides its octets.
+    pub fn labels(&self) -> Labels {
+        Labels {
+            position: self.position(),
+            priority: self.priority(),
+            expires_at: self.expires_at(),
+            persistent: self.is_persistent(),
+            redelivered: self.is_redelivered(),
+        }
+    }
+
     /// The position, where it was written.
     #[inline]
     pub fn position(&self) -> Option<Position> {
@@ -199,6 +222,11 @@ impl<'a> Record<'a> {
     }
 }
 
+/// Gives the record at the front of `octets`, whose body lies beside, another number for it.
+pub(super) fn set_body_number(octets: &mut [u8], number: u32) {
+    octets[BODY_FIELD].copy_from_slice(&number.to_le_bytes());
+}
+
 /// Where a stored body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StoredBody {
@@ -236,6 +264,7 @@ mod tests {
         assert_eq!(record.octets(), octets_needed(&message, &labels, inside));
         assert_eq!((record.position(), record.expires_at()), (labels.position, labels.expires_at));
         assert_eq!((record.priority(), record.is_persistent()), (labels.priority, labels.persistent));
+        assert_eq!(record.is_redelivered(), labels.redelivered);
         let parts = record.parts();
         assert_eq!(parts.exchange, message.exchange);
         assert_eq!(parts.routing_key, message.routing_key);
@@ -254,7 +283,7 @@ mod tests {
         for position in [None, Some(0), Some(u64::MAX)] {
             for expires_at in [None, Some(7), Some(u64::MAX)] {
                 for persistent in [false, true] {
-                    let labels = Labels { position, priority: 9, expires_at, persistent };
+                    let labels = Labels { position, priority: 9, expires_at, persistent, redelivered: !persistent };
                     check(labels, BodyPlace::Inside);
                     check(labels, BodyPlace::Beside(u32::MAX));
                 }

@@ -116,6 +116,15 @@ impl Unacknowledged {
         }
     }
 
+    /// All that are outstanding, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (Position, Place)> + '_ {
+        let ring = (self.first..self.first + self.ring.len() as u64).filter_map(|position| {
+            let place = self.ring[truncate(position) & (self.ring.len() - 1)];
+            (place != Place::NONE).then_some((position, place))
+        });
+        ring.chain(self.scattered.iter().map(|(&position, &place)| (position, place)))
+    }
+
     /// Takes a message out. `None` where the position is not outstanding.
     #[inline]
     pub fn take(&mut self, position: Position) -> Option<Place> {

@@ -82,7 +82,7 @@ impl Shard {
         input: &[u8],
     ) -> Progress {
         let number = frame.channel;
-        let is_short = self.memory_is_short;
+        let (waits, is_behind) = (self.publishers_wait, self.is_disk_behind());
         let connection = self.connections.get_mut(slot).expect("the connection that a frame came on is there");
         let frame_max = connection.frame_octets_max;
         let Some(channel) = connection.channel(number) else { return self.handle_publish_astray(slot, frame, size) };
@@ -91,8 +91,12 @@ impl Shard {
             self.unexpected_frame(slot, text);
             return Progress::Used(size);
         }
-        if is_short {
+        if waits {
             self.block_publisher(slot);
+            return Progress::Paused;
+        }
+        if is_behind {
+            self.pause(slot, Pause::Disk);
             return Progress::Paused;
         }
         match look_behind(&input[size..], number, frame_max) {

@@ -31,11 +31,23 @@ struct Picked {
     acknowledges: bool,
 }
 
+/// What became of a message that was given to a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "who published it waits for it"]
+pub(super) enum Taken {
+    /// It is where it should be.
+    InMemory,
+    /// It is where it should be once all that is in the journal now is on disk.
+    Journaled,
+    /// The queue is full.
+    Refused,
+}
+
 /// What each delivery to another shard counts besides its octets.
 pub(super) const WINDOW_OCTETS_PER_MESSAGE: i64 = 64;
 
 impl Shard {
-    /// Gives a message to a queue that has its home here. Whether the queue took it.
+    /// Gives a message to a queue that has its home here.
     ///
     /// A queue that is gone meanwhile takes everything.
     pub(super) fn enqueue(
@@ -43,8 +55,8 @@ impl Shard {
         queue: QueueHandle,
         message: &MessageView<'_>,
         mut attributes: Attributes,
-    ) -> bool {
-        let Some(slot) = self.queues.find(queue) else { return true };
+    ) -> Taken {
+        let Some(slot) = self.queues.find(queue) else { return Taken::InMemory };
         let cell = self.queues.get_mut(slot).expect("the queue was just found");
         let options = &cell.definition.options;
         if let Some(most) = options.priority_max {
@@ -55,8 +67,16 @@ impl Shard {
             attributes.expires_at = Some(attributes.expires_at.map_or(expires_at, |own| own.min(expires_at)));
         }
         let expires = attributes.expires_at.is_some();
+        let is_journaled = attributes.persistent && cell.queue.is_logged();
+        if let Some(persistence) = &mut self.persistence
+            && is_journaled
+        {
+            let segment = persistence.segment();
+            cell.queue.set_segment(segment);
+            persistence.recycling.note(cell, slot, u64::from(segment));
+        }
         if cell.queue.is_empty() && !cell.queue.would_overflow(message.body.len()) {
-            let Self { connections, outboxes, index, .. } = self;
+            let Self { connections, outboxes, index, persistence, unix_offset_millis, .. } = self;
             if let Some(picked) = pick(&mut cell.consumers, connections, *index) {
                 let position = if picked.acknowledges {
                     Some(cell.queue.hold_new(*message, attributes))
@@ -66,6 +86,11 @@ impl Shard {
                 };
                 send(connections, outboxes, &picked, QueueHandle { slot, ..queue }, position, false, message);
                 spend_window(&mut cell.consumers, &picked, queue.home, content_octets(message));
+                let put = position.filter(|_| is_journaled);
+                if let (Some(position), Some(persistence)) = (put, persistence) {
+                    let put = Put { position, attributes: &attributes, delivered: true, message };
+                    persistence.put(&cell.definition, put, *unix_offset_millis);
+                }
                 if position.is_some() {
                     self.queues.account(slot);
                     if expires {
@@ -74,11 +99,11 @@ impl Shard {
                     }
                 }
                 self.metrics.delivered += 1;
-                return true;
+                return if put.is_some() { Taken::Journaled } else { Taken::InMemory };
             }
         }
         let keeps_dead = cell.definition.options.dead_letter_exchange.is_some();
-        let Self { queues, dead_letters, .. } = self;
+        let Self { queues, dead_letters, persistence, unix_offset_millis, .. } = self;
         let cell = queues.get_mut(slot).expect("the queue was just found");
         let definition = &cell.definition;
         let taken = cell.queue.enqueue(*message, attributes, &mut |reason, dead| {
@@ -86,6 +111,16 @@ impl Shard {
                 dead_letters.push(DeadLetter::new(definition, reason, &dead));
             }
         });
+        let taken = match (taken, persistence) {
+            (Enqueued::Rejected, _) => Taken::Refused,
+            (Enqueued::Accepted(position), Some(persistence)) if is_journaled => {
+                let put = Put { position, attributes: &attributes, delivered: false, message };
+                persistence.put(definition, put, *unix_offset_millis);
+                Taken::Journaled
+            }
+            (Enqueued::Accepted(_), _) => Taken::InMemory,
+        };
+        let is_stalled = cell.queue.is_stalled();
         if cell.consumers.peek_next().is_some() {
             queues.mark_runnable(slot);
         }
@@ -95,7 +130,10 @@ impl Shard {
             // A message may be published with no time to live at all.
             self.expire(slot);
         }
-        matches!(taken, Enqueued::Accepted)
+        if is_stalled {
+            self.load_front(slot);
+        }
+        taken
     }
 
     /// Delivers from every queue for which something has changed, until consumers or queues are exhausted.
@@ -112,16 +150,31 @@ impl Shard {
         // Behind each message that goes there may be some whose time is up.
         while self.expire(slot) && self.deliver_ready(slot) {}
         self.queues.account(slot);
+        if let Some(cell) = self.queues.get_mut(slot)
+            && cell.queue.has_absent()
+        {
+            let is_wanted = cell.consumers.peek_next().is_some() || !cell.waiting_gets.is_empty();
+            self.load(slot, is_wanted);
+        }
     }
 
     /// Delivers from the head of a queue. Whether it has stopped at a message that has expired.
     fn deliver_ready(&mut self, slot: u32) -> bool {
         let handle = self.queues.handle(slot, self.index);
-        let Self { queues, connections, outboxes, index, metrics, now, .. } = self;
+        let Self { queues, connections, outboxes, index, metrics, now, persistence, .. } = self;
         let cell = queues.get_mut(slot).expect("a queue that is drained is there");
-        while let Some(front) = cell.queue.front() {
+        loop {
+            let gate = if cell.consumers.peek_next().is_some() { cell.queue.gate() } else { break };
+            if let (Some(below), Some(persistence)) = (gate.ask_below, persistence.as_mut()) {
+                persistence.await_delivery(handle, below);
+                persistence.recycling.note(cell, slot, persistence.journal.gathering_segment());
+            }
+            let Some(front) = cell.queue.front() else { break };
             if front.expires_at.is_some_and(|at| at <= *now) {
                 return true;
+            }
+            if !gate.is_open {
+                break;
             }
             let Some(picked) = pick(&mut cell.consumers, connections, *index) else { break };
             let position = picked.acknowledges.then_some(front.position);
@@ -136,6 +189,24 @@ impl Shard {
             metrics.delivered += 1;
         }
         false
+    }
+
+    /// A queue may be over its limits, or hold expired messages, that it could not look at before.
+    pub(super) fn trim(&mut self, slot: u32) {
+        let Self { queues, dead_letters, .. } = self;
+        let Some(cell) = queues.get_mut(slot) else { return };
+        let definition = &cell.definition;
+        cell.queue.drop_excess(&mut |reason, dead| {
+            if definition.options.dead_letter_exchange.is_some() {
+                dead_letters.push(DeadLetter::new(definition, reason, &dead));
+            }
+        });
+        let is_stalled = cell.queue.is_stalled();
+        queues.account(slot);
+        if is_stalled {
+            self.load_front(slot);
+        }
+        self.expire(slot);
     }
 
     /// Takes expired messages off the head of a queue, but, where they go on to a dead letter exchange, no more than may wait to be

@@ -23,11 +23,14 @@ mod failure;
 mod input;
 pub mod mesh;
 mod outbox;
+mod paging;
 mod peer_mail;
 mod permission;
+mod persistence;
 mod publish;
 pub mod queue_methods;
 mod queue_requests;
+mod recycling;
 mod route_cache;
 mod settle;
 pub mod shard_message;
@@ -38,6 +41,7 @@ mod transaction;
 mod verdicts;
 
 pub use outbox::Outbox;
+pub use persistence::PersistenceStart;
 pub use state::QueueCell;
 
 use crate::{
@@ -50,6 +54,7 @@ use ahash::AHashMap;
 use batch::Batch;
 use control_message::ControlRequest;
 use dead_letters::DeadLetter;
+use persistence::Persistence;
 use route_cache::RouteCache;
 use state::{Connections, Queues};
 use std::{collections::VecDeque, sync::Arc};
@@ -70,6 +75,13 @@ pub struct Shard {
     /// What to add to `now` for seconds since 1970, in milliseconds.
     unix_offset_millis: u64,
     memory_is_short: bool,
+    disk_is_short: bool,
+    /// Whether publishers are told to wait, for either reason.
+    publishers_wait: bool,
+    /// Its journal, and its dealings with the disk; none where nothing outlives the process.
+    persistence: Option<Box<Persistence>>,
+    /// The last publish of another shard's channel: what comes of the same one goes to another queue.
+    last_published: Option<(shard_message::Asker, u64)>,
     is_closing: bool,
     /// A secret that direct reply addresses carry, so that they can't be guessed.
     reply_secret: u64,
@@ -98,6 +110,10 @@ impl Shard {
             now: 0,
             unix_offset_millis,
             memory_is_short: false,
+            disk_is_short: false,
+            publishers_wait: false,
+            persistence: None,
+            last_published: None,
             is_closing: false,
             reply_secret,
             names_generated: 0,
@@ -234,6 +250,11 @@ impl Shard {
             }
             self.publish_dead_letters();
         }
+        if self.persistence.is_some() {
+            self.tell_journal();
+            self.page_out();
+            self.recycle();
+        }
         self.tell_confirms();
     }
 
@@ -250,16 +271,37 @@ impl Shard {
     /// The memory that messages, outputs and outboxes hold, in octets.
     pub fn octets_held(&self) -> u64 {
         let outboxes: u64 = self.outboxes.iter().map(Outbox::octets_held).sum();
-        self.queues.octets_held + self.connections.octets_held + outboxes
+        let persistence = self.persistence.as_ref().map_or(0, |persistence| persistence.octets_held());
+        self.queues.octets_held + self.connections.octets_held + outboxes + persistence
     }
 
     /// Tells whether memory is short: while it is, publishers are not read.
     pub fn set_memory_is_short(&mut self, is_short: bool) {
-        if self.memory_is_short == is_short {
-            return;
-        }
         self.memory_is_short = is_short;
-        if !is_short {
+        self.look_at_pressure();
+    }
+
+    /// Tells whether the disk has too little room left: while it has, publishers are not read.
+    pub fn set_disk_is_short(&mut self, is_short: bool) {
+        self.disk_is_short = is_short;
+        self.look_at_pressure();
+    }
+
+    /// Whether the disk has too little room, or was full when something was to be written.
+    fn is_disk_short(&self) -> bool {
+        self.disk_is_short || self.persistence.as_ref().is_some_and(|persistence| persistence.is_starved())
+    }
+
+    /// Whether the disk has to catch up before more is published.
+    #[inline]
+    fn is_disk_behind(&self) -> bool {
+        self.persistence.as_ref().is_some_and(|persistence| persistence.is_behind())
+    }
+
+    /// Whether publishers are to wait may have changed.
+    fn look_at_pressure(&mut self) {
+        let waits = self.memory_is_short || self.is_disk_short();
+        if std::mem::replace(&mut self.publishers_wait, waits) && !waits {
             self.unblock_publishers();
         }
     }

@@ -4,7 +4,7 @@ use super::{
     Shard,
     batch::{Batch, Contents, Messages},
     control_mail::Got,
-    deliver::{WINDOW_OCTETS_PER_MESSAGE, content_octets, deliver},
+    deliver::{Taken, WINDOW_OCTETS_PER_MESSAGE, content_octets, deliver},
     shard_message::{Asker, ConsumerHome, Publisher, QueueReply, QueueRequest, ShardMessage},
 };
 use crate::{
@@ -87,24 +87,40 @@ impl Shard {
     ) {
         let Some(Publisher { channel, number: mut first }) = publisher else {
             for message in messages {
+                self.begin_message();
                 self.enqueue(queue, &message, attributes);
             }
             return;
         };
-        let (mut next, mut accepted) = (first, true);
+        let (mut next, mut last) = (first, None);
         for message in messages {
-            let is_accepted = self.enqueue(queue, &message, attributes);
-            if is_accepted != accepted {
-                self.confirm_to(from, channel, first..next, accepted);
-                (first, accepted) = (next, is_accepted);
+            if self.last_published != Some((channel, next)) {
+                self.begin_message();
+                self.last_published = Some((channel, next));
             }
+            let taken = self.enqueue(queue, &message, attributes);
+            if last.is_some_and(|last| last != taken) {
+                self.answer_publishes(from, channel, first..next, last);
+                first = next;
+            }
+            last = Some(taken);
             next += 1;
         }
-        self.confirm_to(from, channel, first..next, accepted);
+        self.answer_publishes(from, channel, first..next, last);
+    }
+
+    /// Answers publishes from another shard: what is journaled once it is on disk.
+    fn answer_publishes(&mut self, from: usize, to: Asker, numbers: Range<u64>, taken: Option<Taken>) {
+        match taken {
+            None => {}
+            Some(Taken::InMemory) => self.confirm_to(from, to, numbers, true),
+            Some(Taken::Refused) => self.confirm_to(from, to, numbers, false),
+            Some(Taken::Journaled) => numbers.for_each(|number| self.await_commit(to, number)),
+        }
     }
 
     /// Tells a publisher's shard that publishes were taken or refused; numbers that go on from the ones before travel as one.
-    fn confirm_to(&mut self, peer: usize, to: Asker, numbers: Range<u64>, accepted: bool) {
+    pub(super) fn confirm_to(&mut self, peer: usize, to: Asker, numbers: Range<u64>, accepted: bool) {
         if numbers.is_empty() {
             return;
         }

@@ -2,6 +2,7 @@
 
 use super::{
     Shard,
+    deliver::Taken,
     route_cache::{Route, resolve},
     shard_message::{Asker, Publisher},
 };
@@ -234,21 +235,32 @@ impl Shard {
                 self.return_message(origin, message);
             }
         }
-        let (mut elsewhere, mut rejected) = (0, false);
+        let (mut elsewhere, mut rejected, mut journaled) = (0, false, false);
+        self.begin_message();
         for at in 0..count {
             let queue = self.queues_of(whither)[at];
             if queue.home == self.index {
-                rejected |= !self.enqueue(queue, message, attributes);
+                match self.enqueue(queue, message, attributes) {
+                    Taken::InMemory => {}
+                    Taken::Journaled => journaled = true,
+                    Taken::Refused => rejected = true,
+                }
             } else {
                 elsewhere += u32::from(self.send_publish(origin, queue, message, attributes));
             }
         }
         let Self { connections, .. } = self;
         let connection = connections.get_mut(origin.slot).expect("a publish has a connection");
+        let to = Asker { connection: connection.id, channel: origin.number };
         let channel = connection.channel(origin.number).expect("a publish has a channel");
         if let Some(confirms) = channel.confirms_mut() {
-            confirms.publish(elsewhere, rejected);
+            let number = confirms.next_number();
+            // What is journaled here is answered like a queue elsewhere: later.
+            confirms.publish(elsewhere + u32::from(journaled), rejected);
             self.note_verdicts(origin.slot, origin.number);
+            if journaled {
+                self.await_commit(to, number);
+            }
         }
         full_peer.map_or(Published::Done, Published::PeerIsFull)
     }

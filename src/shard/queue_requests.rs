@@ -22,7 +22,12 @@ impl Shard {
     pub(super) fn create_queue(&mut self, definition: Arc<QueueDefinition>) {
         assert!(definition.home == self.index, "a queue was created away from its home");
         if self.queues.slot_of(definition.id).is_none() {
-            self.queues.insert(definition, self.now);
+            let id = definition.id;
+            let (queue, is_restored) = self.make_queue(&definition);
+            let slot = self.queues.insert(definition, queue, self.now);
+            if is_restored && let Some(persistence) = &mut self.persistence {
+                persistence.recycling.note_restored(slot, id);
+            }
         }
     }
 
@@ -38,7 +43,12 @@ impl Shard {
                 batch.messages.push(ShardMessage::ConsumerCancelled { home });
             }
         }
-        cell.queue.purge()
+        for (asker, _) in std::mem::take(&mut cell.waiting_gets) {
+            self.answer(asker, QueueReply::Empty);
+        }
+        let files = cell.queue.files();
+        self.remove_queue_files(cell.definition.id.0, cell.queue.is_logged(), &files);
+        cell.queue.ready_count()
     }
 
     /// Closes a queue of its own accord and has the control plane forget it.
@@ -117,11 +127,31 @@ impl Shard {
         }
     }
 
+    /// Serves those who wait for messages of this queue, as far as there are any that can be delivered now.
+    pub(super) fn serve_waiting_gets(&mut self, slot: u32) {
+        let Some(cell) = self.queues.get_mut(slot) else { return };
+        // Who still has to wait is put back into the row.
+        for (from, acknowledges) in std::mem::take(&mut cell.waiting_gets) {
+            self.get_message(from, slot, acknowledges);
+        }
+    }
+
     fn get_message(&mut self, from: Asker, slot: u32, acknowledges: bool) {
         let queue = self.queues.handle(slot, self.index);
-        let cell = self.queues.get_mut(slot).expect("the caller found the queue");
-        let Some(front) = cell.queue.front() else {
+        let Self { queues, persistence, .. } = self;
+        let cell = queues.get_mut(slot).expect("the caller found the queue");
+        if cell.queue.is_empty() {
             self.answer(from, QueueReply::Empty);
+            return;
+        }
+        let gate = cell.queue.gate();
+        if let (Some(below), Some(persistence)) = (gate.ask_below, persistence) {
+            persistence.await_delivery(queue, below);
+            persistence.recycling.note(cell, slot, persistence.journal.gathering_segment());
+        }
+        let Some(front) = cell.queue.front().filter(|_| gate.is_open) else {
+            cell.waiting_gets.push_back((from, acknowledges));
+            self.load(slot, true);
             return;
         };
         let left = cell.queue.ready_count() - 1;

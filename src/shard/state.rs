@@ -1,12 +1,15 @@
 //! The tables of a shard: connections and queues in slabs, with the lists of those that something is to be done for.
 
-use super::{QueueSlots, shard_message::ConsumerHome};
+use super::{
+    QueueSlots,
+    shard_message::{Asker, ConsumerHome},
+};
 use crate::{
     connection::{Connection, QueueHandle},
     definitions::{QueueDefinition, QueueId, ShardIndex},
     queue::{Consumers, Queue},
 };
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 /// The connections of a shard.
 #[derive(Default)]
@@ -104,10 +107,24 @@ pub struct QueueCell {
     is_timed: bool,
     /// Whether it is in the list of queues that go on expiring.
     is_expiring: bool,
+    /// Whether it is in the list of queues that the journal is to be told something of.
+    is_untold: bool,
+    /// Whether it is in the list of queues that may be moved to disk, and from how many octets on it is put there.
+    is_pageable: bool,
+    pageable_from_octets: u64,
+    /// The last segment of the journal that was noted to hold something of it.
+    pub noted_segment: u64,
+    /// Who waits for a message that has to be read back or told of first, and whether they acknowledge.
+    pub waiting_gets: VecDeque<(Asker, bool)>,
     /// When it was last used, for `x-expires`.
     pub used_at: u64,
     accounted_octets: u64,
 }
+
+/// Queues smaller than this are not moved to disk while there are others, in octets.
+const PAGEABLE_OCTETS_MIN: u64 = 512 << 10;
+/// A queue of which nothing could be moved is looked at again once it has grown by so much, in octets.
+const PAGEABLE_OCTETS_STEP: u64 = 64 << 10;
 
 /// The queues that have their home on a shard.
 #[derive(Default)]
@@ -124,20 +141,30 @@ pub(super) struct Queues {
     /// Those that have more expired messages at their head than one turn takes, each once: nobody gets anything from them before
     /// these are gone.
     expiring: Vec<u32>,
+    /// Those that the journal is to be told something of, each once.
+    untold: Vec<u32>,
+    /// Those that may be moved to disk, each once: those that end with the process, and those that do not.
+    pageable: [VecDeque<u32>; 2],
     /// Memory of their messages, in octets.
     pub octets_held: u64,
+    /// The part of it that belongs to queues that outlive the process.
+    pub logged_octets_held: u64,
 }
 
 impl Queues {
-    pub fn insert(&mut self, definition: Arc<QueueDefinition>, now: u64) -> u32 {
-        let options = definition.options.clone();
-        let consumers = Consumers::new(options.single_active_consumer);
+    pub fn insert(&mut self, definition: Arc<QueueDefinition>, queue: Queue, now: u64) -> u32 {
+        let consumers = Consumers::new(definition.options.single_active_consumer);
         let cell = QueueCell {
-            queue: Queue::new(options),
+            queue,
             consumers,
             is_runnable: false,
             is_timed: false,
             is_expiring: false,
+            is_untold: false,
+            is_pageable: false,
+            pageable_from_octets: PAGEABLE_OCTETS_MIN,
+            noted_segment: 0,
+            waiting_gets: VecDeque::new(),
             used_at: now,
             accounted_octets: 0,
             definition,
@@ -149,7 +176,10 @@ impl Queues {
         self.by_id.insert(cell.definition.id, slot);
         self.cells[slot as usize] = Some(Box::new(cell));
         self.account(slot);
-        if self.get(slot).is_some_and(|cell| cell.definition.options.expires_millis.is_some()) {
+        if self
+            .get(slot)
+            .is_some_and(|cell| cell.definition.options.expires_millis.is_some() || cell.queue.may_expire())
+        {
             self.mark_timed(slot);
         }
         slot
@@ -160,6 +190,9 @@ impl Queues {
         self.by_id.remove(&cell.definition.id);
         self.free.push(slot);
         self.octets_held -= cell.accounted_octets;
+        if cell.queue.is_logged() {
+            self.logged_octets_held -= cell.accounted_octets;
+        }
         Some(cell)
     }
 
@@ -263,13 +296,79 @@ impl Queues {
         }
     }
 
-    /// Brings the account of a queue's memory up to date.
+    /// Brings the account of a queue's memory up to date, and takes note of what the journal is to be told. To be called after
+    /// each change of a queue.
     #[inline]
     pub fn account(&mut self, slot: u32) {
         if let Some(cell) = self.cells[slot as usize].as_deref_mut() {
             let held = cell.queue.octets_held() + crate::limits::MESSAGE_OVERHEAD_OCTETS;
             self.octets_held = self.octets_held + held - cell.accounted_octets;
+            if cell.queue.is_logged() {
+                self.logged_octets_held = self.logged_octets_held + held - cell.accounted_octets;
+            }
             cell.accounted_octets = held;
+            if held >= cell.pageable_from_octets && !cell.is_pageable {
+                cell.is_pageable = true;
+                self.pageable[usize::from(cell.queue.is_logged())].push_back(slot);
+            }
+            if !cell.is_untold && (cell.queue.has_log_entries() || cell.queue.has_gone_files()) {
+                cell.is_untold = true;
+                self.untold.push(slot);
+            }
         }
+    }
+
+    /// The next queue that the journal is to be told something of.
+    pub fn poll_untold(&mut self) -> Option<u32> {
+        while let Some(slot) = self.untold.pop() {
+            if let Some(cell) = self.cells[slot as usize].as_deref_mut()
+                && std::mem::take(&mut cell.is_untold)
+            {
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    /// How many queues may be moved to disk: of those that outlive the process, or of the others.
+    pub fn pageable_count(&self, is_logged: bool) -> usize {
+        self.pageable[usize::from(is_logged)].len()
+    }
+
+    /// The queue that is to be moved to disk next, the list's last from now on.
+    pub fn next_pageable(&mut self, is_logged: bool) -> Option<u32> {
+        let Self { cells, pageable, .. } = self;
+        let list = &mut pageable[usize::from(is_logged)];
+        while let Some(slot) = list.pop_front() {
+            if let Some(cell) = cells[slot as usize].as_deref_mut()
+                && cell.is_pageable
+                && cell.queue.is_logged() == is_logged
+            {
+                list.push_back(slot);
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    /// Nothing of this queue could be moved to disk: it leaves the list until it has grown.
+    pub fn leave_pageable(&mut self, slot: u32) {
+        if let Some(cell) = self.cells[slot as usize].as_deref_mut() {
+            cell.is_pageable = false;
+            cell.pageable_from_octets = (cell.accounted_octets + PAGEABLE_OCTETS_STEP).max(PAGEABLE_OCTETS_MIN);
+            let list = &mut self.pageable[usize::from(cell.queue.is_logged())];
+            list.retain(|other| *other != slot);
+        }
+    }
+
+    /// The slots in use.
+    pub fn slots(&self) -> Vec<u32> {
+        self.by_id.values().copied().collect()
+    }
+
+    /// The queue in this slot, if it is the one that is meant.
+    #[inline]
+    pub fn with_id(&mut self, slot: u32, id: QueueId) -> Option<&mut QueueCell> {
+        self.get_mut(slot).filter(|cell| cell.definition.id == id)
     }
 }

@@ -13,6 +13,8 @@ use crate::{
 const TICKS_PER_CONNECTION_CHECK: u64 = 5;
 /// Why publishers are told to wait.
 const LOW_ON_MEMORY: &[u8] = b"low on memory";
+const LOW_ON_DISK: &[u8] = b"low on disk";
+const LOW_ON_BOTH: &[u8] = b"low on memory & disk";
 
 impl Shard {
     /// Does what is due. To be called about ten times a second, with the number of the call.
@@ -23,9 +25,14 @@ impl Shard {
             }
         }
         for slot in self.queues.timed() {
+            if !self.is_over_memory() {
+                // What is to expire has to be looked at.
+                self.load_front(slot);
+            }
             self.expire(slot);
             self.retire_if_unused(slot);
         }
+        self.tick_persistence();
     }
 
     fn tick_connection(&mut self, slot: u32) {
@@ -83,11 +90,16 @@ impl Shard {
 
     /// Memory is short and this connection publishes: it is not read until there is memory again.
     pub(super) fn block_publisher(&mut self, slot: u32) {
+        let reason = match (self.memory_is_short, self.is_disk_short()) {
+            (true, true) => LOW_ON_BOTH,
+            (false, true) => LOW_ON_DISK,
+            _ => LOW_ON_MEMORY,
+        };
         let Some(connection) = self.connections.get_mut(slot) else { return };
         connection.pause = Some(Pause::Memory);
         if connection.capabilities.connection_blocked && !connection.told_blocked {
             connection.told_blocked = true;
-            self.send(slot, 0, &Method::ConnectionBlocked(connection::Blocked { reason: LOW_ON_MEMORY }));
+            self.send(slot, 0, &Method::ConnectionBlocked(connection::Blocked { reason }));
         }
     }
 

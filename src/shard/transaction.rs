@@ -2,7 +2,7 @@
 //!
 //! As in RabbitMQ, a transaction covers publishes and acknowledgements of one channel; it is atomic only towards one queue.
 
-use super::{Shard, basic_methods::precondition, publish::Origin};
+use super::{Shard, basic_methods::precondition, publish::Origin, shard_message::Asker};
 use crate::{
     connection::{Awaiting, Mode, Then, Transaction},
     protocol::{
@@ -32,14 +32,32 @@ impl Shard {
         for (message, mandatory) in &pending.publishes {
             self.publish_committed(&origin, &message.view(), *mandatory);
         }
+        let settles = !pending.settlements.is_empty();
         for (outstanding, settlement) in pending.settlements {
             self.settle(outstanding, settlement);
+        }
+        if settles {
+            self.await_settlements(slot, number);
         }
         self.release_held_back(slot, number);
         let awaiting = Awaiting { channel: number, method: tx::Commit::IDS, no_wait: false, then: Then::Commit };
         self.await_answer(slot, awaiting);
         self.finish_commit(slot, number);
         Ok(())
+    }
+
+    /// `tx.commit` is answered once acknowledgements of messages whose queues are here are on disk, too.
+    fn await_settlements(&mut self, slot: u32, number: u16) {
+        self.tell_journal();
+        if !self.persistence.as_ref().is_some_and(|persistence| persistence.journal.pending_octets() > 0) {
+            return;
+        }
+        let connection = self.connections.get_mut(slot).expect("a method has a connection");
+        let to = Asker { connection: connection.id, channel: number };
+        let Some(commit) = connection.channel(number).and_then(|channel| channel.confirms_mut()) else { return };
+        let publish = commit.next_number();
+        commit.publish(1, false);
+        self.await_commit(to, publish);
     }
 
     /// Answers `tx.commit` once every shard has taken what was published.

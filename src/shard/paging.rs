@@ -1,0 +1,316 @@
+//! Messages between memory and disk: which queues leave the memory when that gets short, and what comes back for whom.
+
+use super::{Shard, persistence::Persistence};
+use crate::{
+    definitions::QueueId,
+    limits::{PAGE_OUT_OCTETS_MAX, PAGE_OUT_UNDER_WAY_OCTETS_MAX},
+    queue::{Load, PageOut, PageOutWish},
+    store::{AlignedBuffer, ColdFileId, ColdPlace, DiskRequest},
+};
+use ahash::AHashMap;
+
+/// Blocks at the front of a queue that stay in memory while other queues have more to move.
+const KEEP_FRONT_BLOCKS: usize = 4;
+/// Blocks that are read ahead of a queue's front, and octets that are read at once.
+const AHEAD_BLOCKS: usize = 24;
+const LOAD_OCTETS_MAX: usize = 512 << 10;
+/// The same while memory is short.
+const AHEAD_BLOCKS_SHORT: usize = 3;
+/// Buffers that are kept for reuse.
+const BUFFERS_MAX: usize = 2;
+
+/// What is under way for a queue.
+struct UnderWay {
+    slot: u32,
+    id: QueueId,
+    extents: Vec<u32>,
+    octets: usize,
+    /// What to call it where it goes wrong.
+    place: ColdPlace,
+}
+
+/// See the module's documentation.
+pub(super) struct Paging {
+    queue_memory_octets: u64,
+    transient_memory_octets: u64,
+    under_way: AHashMap<u64, UnderWay>,
+    token_next: u64,
+    /// Octets on their way to the disk.
+    page_out_octets: usize,
+    /// Tokens of page-outs that are under way, the oldest first.
+    page_outs: std::collections::VecDeque<u64>,
+    buffers: Vec<AlignedBuffer>,
+    /// Whether the disk was full just now: nothing is tried before the next tick.
+    is_refused: bool,
+    /// Whether the disk was full when something was to be written last.
+    is_full: bool,
+    /// How often it was.
+    refusals: u64,
+    /// Whether memory is far beyond what it should be, and the disk is at it.
+    is_behind: bool,
+}
+
+impl Paging {
+    pub fn new(queue_memory_octets: u64, transient_memory_octets: u64) -> Self {
+        Self {
+            queue_memory_octets,
+            transient_memory_octets,
+            under_way: AHashMap::new(),
+            token_next: 1,
+            page_out_octets: 0,
+            page_outs: std::collections::VecDeque::new(),
+            buffers: vec![],
+            is_refused: false,
+            is_full: false,
+            refusals: 0,
+            is_behind: false,
+        }
+    }
+
+    #[inline]
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    #[inline]
+    pub fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// How often the disk was full when something was to be written.
+    pub fn refusals(&self) -> u64 {
+        self.refusals
+    }
+
+    /// Octets on their way to the disk.
+    pub fn octets_under_way(&self) -> usize {
+        self.page_out_octets
+    }
+
+    /// The disk may have room again. `is_over` tells whether memory is over what it should be.
+    pub fn handle_tick(&mut self, is_over: bool) {
+        self.is_refused = false;
+        self.is_full &= is_over;
+    }
+
+    /// A number that no other request has.
+    pub fn next_token(&mut self) -> u64 {
+        self.token_next += 1;
+        self.token_next
+    }
+
+    /// The oldest page-out that is under way; where there is none, a token that comes later than all.
+    pub fn oldest_page_out(&self) -> u64 {
+        self.page_outs.front().copied().unwrap_or(self.token_next + 1)
+    }
+
+    /// The memory that is held for what is under way, in octets.
+    pub fn octets_held(&self) -> u64 {
+        let buffers: usize = self.buffers.iter().map(AlignedBuffer::capacity).sum();
+        (self.page_out_octets + buffers) as u64
+    }
+}
+
+impl Persistence {
+    /// Asks the disk to write what a queue moves out.
+    pub fn submit_page_out(&mut self, slot: u32, id: QueueId, is_transient: bool, page_out: PageOut) {
+        let PageOut { file, offset, octets, extents } = page_out;
+        let paging = &mut self.paging;
+        let token = paging.next_token();
+        let place = ColdPlace { file: ColdFileId { queue: id.0, file, is_transient }, offset };
+        paging.page_out_octets += octets.len();
+        paging.page_outs.push_back(token);
+        paging.under_way.insert(token, UnderWay { slot, id, extents, octets: octets.len(), place });
+        self.requests.push_back(DiskRequest::WriteExtents { place, octets, token });
+    }
+
+    fn submit_load(&mut self, slot: u32, id: QueueId, is_transient: bool, load: Load) {
+        let Load { file, offset, octets, extents } = load;
+        let token = self.paging.next_token();
+        let place = ColdPlace { file: ColdFileId { queue: id.0, file, is_transient }, offset };
+        self.paging.under_way.insert(token, UnderWay { slot, id, extents, octets, place });
+        self.requests.push_back(DiskRequest::ReadExtents { place, octets, token });
+    }
+}
+
+impl Shard {
+    /// Whether messages hold more memory than they should.
+    pub(super) fn is_over_memory(&self) -> bool {
+        self.persistence.as_ref().is_some_and(|persistence| {
+            let paging = &persistence.paging;
+            self.queues.logged_octets_held > paging.queue_memory_octets
+                || self.queues.octets_held > paging.transient_memory_octets
+        })
+    }
+
+    /// Moves messages to disk where they hold more memory than they should. To be called at the end of a turn.
+    pub(super) fn page_out(&mut self) {
+        let Some(persistence) = &mut self.persistence else { return };
+        let (logged_most, most) = (persistence.paging.queue_memory_octets, persistence.paging.transient_memory_octets);
+        if self.queues.logged_octets_held > logged_most {
+            self.page_out_down_to(true, logged_most);
+        }
+        if self.queues.octets_held > most {
+            self.page_out_down_to(false, most);
+        }
+        let logged = self.queues.logged_octets_held;
+        let Some(persistence) = &mut self.persistence else { return };
+        let paging = &mut persistence.paging;
+        paging.is_behind = logged > 2 * logged_most && paging.page_out_octets >= PAGE_OUT_UNDER_WAY_OCTETS_MAX / 2;
+    }
+
+    fn page_out_down_to(&mut self, is_logged: bool, most: u64) {
+        let unix_offset_millis = self.unix_offset_millis;
+        let mut left = self.queues.pageable_count(is_logged);
+        while left > 0 {
+            let Self { queues, persistence, .. } = self;
+            let Some(persistence) = persistence else { return };
+            let paging = &mut persistence.paging;
+            let held = if is_logged { queues.logged_octets_held } else { queues.octets_held };
+            if held.saturating_sub(paging.page_out_octets as u64) <= most
+                || paging.page_out_octets >= PAGE_OUT_UNDER_WAY_OCTETS_MAX
+                || paging.is_refused
+            {
+                return;
+            }
+            let Some(slot) = queues.next_pageable(is_logged) else { return };
+            let cell = queues.get_mut(slot).expect("a queue in the list is there");
+            let wish = PageOutWish {
+                queue: cell.definition.id.0,
+                unix_offset_millis,
+                keep_front: KEEP_FRONT_BLOCKS,
+                with_tail: false,
+                octets_max: PAGE_OUT_OCTETS_MAX,
+            };
+            let mut buffer = paging.buffers.pop();
+            let page_out = cell.queue.page_out(&wish, &mut buffer);
+            paging.buffers.extend(buffer);
+            let id = cell.definition.id;
+            if let Some(page_out) = page_out {
+                persistence.submit_page_out(slot, id, !is_logged, page_out);
+            } else {
+                queues.leave_pageable(slot);
+                left -= 1;
+            }
+        }
+    }
+
+    /// Many small queues may hold much together: moves what each has to disk, from time to time.
+    pub(super) fn page_out_small(&mut self) {
+        let unix_offset_millis = self.unix_offset_millis;
+        for slot in self.queues.slots() {
+            let Self { queues, persistence, .. } = self;
+            let Some(persistence) = persistence else { return };
+            let paging = &mut persistence.paging;
+            let is_short = queues.logged_octets_held > paging.queue_memory_octets / 4 * 5;
+            let is_all_short = queues.octets_held > paging.transient_memory_octets / 4 * 5;
+            let cell = queues.get_mut(slot).expect("the slot is in use");
+            let is_logged = cell.queue.is_logged();
+            if paging.page_out_octets >= PAGE_OUT_UNDER_WAY_OCTETS_MAX
+                || paging.is_refused
+                || !(is_short || is_all_short)
+            {
+                return;
+            }
+            if (is_logged && !is_short) || (!is_logged && !is_all_short) || cell.queue.octets_held() < 8 << 10 {
+                continue;
+            }
+            let wish = PageOutWish {
+                queue: cell.definition.id.0,
+                unix_offset_millis,
+                keep_front: 0,
+                with_tail: true,
+                octets_max: PAGE_OUT_OCTETS_MAX,
+            };
+            cell.queue.evict(1);
+            let id = cell.definition.id;
+            if let Some(page_out) = cell.queue.page_out(&wish, &mut None) {
+                persistence.submit_page_out(slot, id, !is_logged, page_out);
+            }
+            queues.account(slot);
+        }
+    }
+
+    /// What a queue has moved out was written, or the disk is full.
+    pub(super) fn handle_paged_out(&mut self, token: u64, octets: AlignedBuffer, is_written: bool) {
+        let Some(persistence) = &mut self.persistence else { return };
+        let paging = &mut persistence.paging;
+        let under_way = paging.under_way.remove(&token).expect("it was submitted");
+        paging.page_outs.retain(|other| *other != token);
+        paging.page_out_octets -= under_way.octets;
+        paging.is_full = !is_written;
+        if !is_written {
+            paging.is_refused = true;
+            paging.refusals += 1;
+        }
+        if paging.buffers.len() < BUFFERS_MAX {
+            paging.buffers.push(octets);
+        }
+        let Some(cell) = self.queues.with_id(under_way.slot, under_way.id) else { return };
+        if is_written {
+            cell.queue.paged_out(&under_way.extents);
+        } else {
+            cell.queue.not_paged_out(&under_way.extents);
+        }
+        self.queues.account(under_way.slot);
+        // It may have been about to be delivered when it left the memory.
+        self.queues.mark_runnable(under_way.slot);
+    }
+
+    /// Has what a queue delivers next read back, where there is somebody to deliver it to (`is_wanted`), and some more.
+    pub(super) fn load(&mut self, slot: u32, is_wanted: bool) {
+        let Self { queues, persistence, .. } = self;
+        let Some(persistence) = persistence else { return };
+        let is_short = queues.logged_octets_held > persistence.paging.queue_memory_octets * 2;
+        let Some(cell) = queues.get_mut(slot) else { return };
+        if !is_wanted || !cell.queue.has_absent() {
+            return;
+        }
+        let (ahead, octets_max) =
+            if is_short { (AHEAD_BLOCKS_SHORT, 0) } else { (AHEAD_BLOCKS, LOAD_OCTETS_MAX) };
+        let (id, is_transient) = (cell.definition.id, !cell.queue.is_logged());
+        while let Some(load) = cell.queue.poll_load(ahead, octets_max) {
+            persistence.submit_load(slot, id, is_transient, load);
+        }
+    }
+
+    /// Has the front of a queue read back for what has to look at it.
+    pub(super) fn load_front(&mut self, slot: u32) {
+        let Self { queues, persistence, .. } = self;
+        let Some(persistence) = persistence else { return };
+        let Some(cell) = queues.get_mut(slot) else { return };
+        if !cell.queue.is_front_absent() {
+            return;
+        }
+        let (id, is_transient) = (cell.definition.id, !cell.queue.is_logged());
+        if let Some(load) = cell.queue.poll_load(1, 0) {
+            persistence.submit_load(slot, id, is_transient, load);
+        }
+    }
+
+    /// What a queue needs was read.
+    pub(super) fn handle_loaded(&mut self, token: u64, octets: AlignedBuffer) {
+        let unix_offset_millis = self.unix_offset_millis;
+        let Some(persistence) = &mut self.persistence else { return };
+        let UnderWay { slot, id, extents, place, .. } =
+            persistence.paging.under_way.remove(&token).expect("it was submitted");
+        let Some(cell) = self.queues.with_id(slot, id) else { return };
+        if let Err((offset, fault)) = cell.queue.loaded(&extents, octets.as_slice(), unix_offset_millis) {
+            let offset = place.offset + offset as u64;
+            persistence.failure = Some(format!(
+                "the queue segment file {} of queue {:016x} is damaged at offset {offset}: {fault}",
+                place.file.file, place.file.queue
+            ));
+            return;
+        }
+        self.queues.account(slot);
+        self.trim(slot);
+        self.queues.mark_runnable(slot);
+        self.serve_waiting_gets(slot);
+    }
+}
