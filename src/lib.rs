@@ -50,6 +50,7 @@
 //! | 0 | [`limits`], [`metrics`] | every bound with its unit; plain counters |
 //! | 1 | [`protocol`] | octets to values and back: frames, methods (from one table), field tables, properties, exceptions |
 //! | 2 | [`message`], [`routing`] | one immutable message; direct, fanout, topic and headers matchers |
+//! | 3 | [`store`] | what is on disk: journals, queue segment files, replay. Drivers (blocking threads): `disk_thread`, `files` |
 //! | 3 | [`definitions`] | what exists: virtual hosts, users, permissions, exchanges, queues, bindings; routes through it |
 //! | 4 | [`queue`] | one queue: ready, unacknowledged, consumers, expiry, overflow, priorities, dead letters |
 //! | 5 | [`connection`] | one client's connection: phase, channels, confirms, output |
@@ -90,5 +91,6 @@ pub mod queue;
 pub mod routing;
 pub mod server;
 pub mod shard;
+pub mod store;
 #[cfg(test)]
 mod tidy;

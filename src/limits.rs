@@ -71,3 +71,33 @@ const _: () = assert!(CREDIT_OCTETS_STEP < OUTBOX_OCTETS_MAX);
 const _: () = assert!(WINDOW_OCTETS_STEP < CONSUMER_WINDOW_OCTETS);
 const _: () = assert!(RING_BATCHES_MAX.is_power_of_two());
 const _: () = assert!(WHOLE_MESSAGE_OCTETS_MAX <= READ_OCTETS);
+/// The length of a journal segment file, in octets.
+pub const JOURNAL_SEGMENT_OCTETS: u64 = 32 << 20;
+/// A batch of the journal that has got so long is ended, in octets. One more message may be in it.
+pub const JOURNAL_BATCH_OCTETS_MAX: usize = 4 << 20;
+/// A batch of the journal that has got so long is written also if nobody waits for it, in octets.
+pub const JOURNAL_COMMIT_OCTETS: usize = 256 << 10;
+/// What may wait to be written to a shard's journal before publishers have to wait, in octets.
+pub const JOURNAL_PENDING_OCTETS_MAX: usize = 8 << 20;
+/// A buffer of the journal that has grown longer is not kept, in octets.
+pub const JOURNAL_SPARE_OCTETS_MAX: usize = 2 * JOURNAL_BATCH_OCTETS_MAX;
+/// How long a batch may be held back for more publishers to share it, in microseconds.
+pub const JOURNAL_HOLD_MICROS_MAX: u64 = 500;
+/// Publishers that are remembered without asking whether they are gone.
+pub const JOURNAL_WAITERS_MIN: usize = 1024;
+/// Prewritten journal segments that are kept for each shard, in files.
+pub const JOURNAL_POOL_FILES_MAX: usize = 4;
+/// Ranges of positions in one record of a checkpoint.
+pub const CHECKPOINT_RANGES_MAX: usize = 65_536;
+
+const _: () = assert!(JOURNAL_COMMIT_OCTETS < JOURNAL_BATCH_OCTETS_MAX);
+const _: () = assert!(JOURNAL_BATCH_OCTETS_MAX < JOURNAL_PENDING_OCTETS_MAX);
+// A batch fits into a segment with its longest last record: a message with properties as long as a frame, or a checkpoint
+// with 20 octets a range and 11 a priority.
+const _: () = assert!(
+    JOURNAL_BATCH_OCTETS_MAX as u64 + MESSAGE_OCTETS_MAX + FRAME_OCTETS_MAX as u64 + (64 << 10)
+        < JOURNAL_SEGMENT_OCTETS
+);
+const _: () = assert!(
+    JOURNAL_BATCH_OCTETS_MAX + CHECKPOINT_RANGES_MAX * 20 + 256 * 11 + (64 << 10) < JOURNAL_SEGMENT_OCTETS as usize
+);

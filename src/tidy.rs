@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// Every module below `src/` and its floor. A module may name those on lower floors only.
-const FLOORS: [(&str, u8); 12] = [
+const FLOORS: [(&str, u8); 13] = [
     ("limits", 0),
     ("metrics", 0),
     ("protocol", 1),
@@ -14,6 +14,7 @@ const FLOORS: [(&str, u8); 12] = [
     ("routing", 2),
     ("store", 3),
     ("definitions", 3),
+    ("store", 3),
     ("queue", 4),
     ("connection", 5),
     ("shard", 6),

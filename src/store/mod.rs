@@ -1,0 +1,19 @@
+//! What is kept on disk, and how it is found again: journals, queue segment files, replay.
+//!
+//! One journal per shard. What happens to durable queues becomes records ([`record`]), which gather into batches ([`batch`])
+//! until the batch before is on the disk ([`journal`]). Blocks of long queues leave memory as extents ([`extent`]) of the
+//! queue's own files ([`queue_segment`]). All that asks for something to be read or written is a value ([`disk`]); only
+//! [`disk_thread`] and [`files`] touch a disk. [`replay`] makes sense of what a broker has left there.
+//!
+//! It knows no queues, shards or definitions: a queue is its number, a position a number, an image some octets. Every
+//! octet that comes from a disk is doubted until its checksum was right, and is decoded without panicking even then.
+
+pub mod aligned;
+pub mod batch;
+pub mod disk;
+pub mod extent;
+mod hold;
+pub mod journal;
+pub mod range_set;
+pub mod record;
+mod varint;
