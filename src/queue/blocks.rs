@@ -113,7 +113,7 @@ pub(super) struct Block {
 }
 
 impl Block {
-    fn new(octets: Box<[u8]>, is_tail: bool) -> Block {
+    pub fn new(octets: Box<[u8]>, is_tail: bool) -> Block {
         Block {
             octets,
             filled: 0,

@@ -518,7 +518,7 @@ impl BlockStore {
             let record = Record::at_front(&image[offset..]);
             let octets = record.octets();
             if matches!(record.body(), StoredBody::Beside(_)) {
-                let body = bodies.next().ok_or(ExtentFault::Contradiction)?;
+                let body = bodies.next().ok_or(ExtentFault::Unsound)?;
                 beside_octets += u32::try_from(body.len()).expect("a message is bounded");
                 let number = self.bodies.add(Bytes::copy_from_slice(body));
                 record::set_body_number(&mut image[offset..], number);
@@ -528,7 +528,7 @@ impl BlockStore {
         }
         let block = &mut self.blocks[at];
         if block.live != count {
-            return Err(ExtentFault::Contradiction);
+            return Err(ExtentFault::Unsound);
         }
         block.filled = image.len();
         block.beside_octets = beside_octets;

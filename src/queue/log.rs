@@ -157,7 +157,7 @@ impl Queue {
             queue,
             delivered_below: log.delivered_below.max(log.redelivered_below),
             position_next: self.position_next,
-            fronts: fronts.collect(),
+            levels: fronts.collect(),
             ranges,
         }
     }
@@ -211,7 +211,7 @@ impl Queue {
     /// Says what the journal says of a queue that a process has left that has ended.
     pub(super) fn restore_delivered_below(&mut self, below: Position) {
         if let Some(log) = &mut self.log {
-            *log = Log { redelivered_below: below, delivered_below: below, asked_below: below, ..Log::default() };
+            **log = Log { redelivered_below: below, delivered_below: below, asked_below: below, ..Log::default() };
         }
     }
 }

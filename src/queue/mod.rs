@@ -25,6 +25,8 @@ mod priority;
 mod record;
 mod relocation;
 mod restore;
+#[cfg(test)]
+mod survival;
 mod unacknowledged;
 
 pub use cold::{Load, PageOut};

@@ -88,9 +88,10 @@ impl Model {
             return Enqueued::Rejected;
         }
         let entry = self.new_entry(number, octets, attributes);
+        let position = entry.position;
         self.ready.push(entry);
         self.drop_excess(deaths);
-        Enqueued::Accepted
+        Enqueued::Accepted(position)
     }
 
     fn drop_excess(&mut self, deaths: &mut Deaths) {
@@ -388,7 +389,7 @@ fn small_message() -> MessageView<'static> {
 fn fill(queue: &mut Queue) {
     for _ in 0..MANY {
         let accepted = queue.enqueue(small_message(), Attributes::default(), &mut |_, _| unreachable!("nothing dies"));
-        assert_eq!(accepted, Enqueued::Accepted);
+        assert!(matches!(accepted, Enqueued::Accepted(_)));
     }
     assert!(queue.octets_held() < 60 << 20, "{} octets held", queue.octets_held());
 }

@@ -72,7 +72,8 @@ impl Shard {
             let slot = self.queues.slot_of(definition.id).unwrap_or(u32::MAX);
             let target = QueueHandle { home: definition.home, slot, id: definition.id };
             if target.home == self.index {
-                self.enqueue(target, &letter, attributes);
+                // Nobody waits for it.
+                let _ = self.enqueue(target, &letter, attributes);
             } else {
                 let outbox = &mut self.outboxes[usize::from(target.home.0)];
                 outbox.batch().push_publish(target, None, attributes, &letter);

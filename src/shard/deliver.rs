@@ -7,6 +7,7 @@ use super::{
     Shard,
     dead_letters::DeadLetter,
     outbox::Outbox,
+    persistence::Put,
     shard_message::{ConsumerHome, ShardMessage},
     state::Connections,
 };

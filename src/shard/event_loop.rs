@@ -16,6 +16,7 @@ use super::{
 use crate::{
     definitions::Definitions,
     limits::{FRAME_OCTETS_MAX, READ_OCTETS},
+    store::disk_thread::DiskThreads,
 };
 use arc_swap::ArcSwap;
 use glommio::{
@@ -55,6 +56,8 @@ const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
 const SPIN: Duration = Duration::from_micros(200);
 /// Below this part of the limit, in percent, memory is no longer short.
 const MEMORY_RELIEF_PERCENT: u64 = 90;
+/// What the process ends with where the disk has failed: EX_IOERR.
+pub const EXIT_IO_ERROR: i32 = 74;
 
 /// The definitions as the control plane has published them.
 pub struct Published {
@@ -89,6 +92,8 @@ pub struct Gauges {
     pub octets_held: AtomicU64,
     /// Connections, those under way counted.
     pub connections: AtomicUsize,
+    /// Whether the shard is closing and its last connection is gone.
+    pub is_drained: AtomicBool,
     /// Whether the shard has ended.
     pub has_ended: AtomicBool,
 }
@@ -115,6 +120,10 @@ pub struct ShardStart {
     pub gauges: Arc<Vec<Gauges>>,
     /// Above how much memory publishers are paused, in octets.
     pub memory_limit_octets: u64,
+    /// Does what the shard asks of the disk; none where nothing outlives the process.
+    pub disk: Option<DiskThreads>,
+    /// Whether the disk has too little room left.
+    pub disk_is_short: Arc<AtomicBool>,
     /// Gives memory back to the system that this thread has freed.
     pub collect_memory: fn(),
     /// Zero on the broker's clock.
@@ -133,6 +142,11 @@ pub(super) struct EventLoop {
     gauges: Arc<Vec<Gauges>>,
     memory_limit_octets: u64,
     memory_is_short: bool,
+    disk: Option<DiskThreads>,
+    disk_is_short: Arc<AtomicBool>,
+    disk_was_short: bool,
+    /// When the journal is to be looked at without anything coming in, as far as a timer is set for it.
+    disk_deadline: Option<u64>,
     collect_memory: fn(),
     /// The most memory that was held since it was last given back.
     octets_held_most: u64,
@@ -186,6 +200,7 @@ async fn live(start: ShardStart) {
     .detach();
     // A shard that has more to do of itself rests in between: I/O is looked for only when no task can run.
     let mut rest: Option<Timer> = None;
+    let mut hold: Option<Timer> = None;
     poll_fn(|context| {
         doorbell.register(context.waker());
         doorbell.answer();
@@ -195,6 +210,15 @@ async fn live(start: ShardStart) {
             event_loop.pump();
             rest = event_loop.shard.wants_turn().then(|| Timer::new(REST));
             event_loop.is_resting = rest.as_mut().is_some_and(|timer| Pin::new(timer).poll(context).is_pending());
+            if let Some(wait) = event_loop.arm_disk_deadline() {
+                let mut timer = Timer::new(wait);
+                if Pin::new(&mut timer).poll(context).is_ready() {
+                    context.waker().wake_by_ref();
+                }
+                hold = Some(timer);
+            } else if hold.as_mut().is_some_and(|timer| Pin::new(timer).poll(context).is_ready()) {
+                hold = None;
+            }
             (std::mem::take(&mut event_loop.accepted), event_loop.is_over())
         };
         for (stream, peer) in accepted {
@@ -223,8 +247,8 @@ fn take_in(event_loop: &Rc<RefCell<EventLoop>>, stream: std::net::TcpStream, pee
 
 impl EventLoop {
     fn new(start: ShardStart) -> Self {
-        let ShardStart { shard, links, published, control, gauges, memory_limit_octets, collect_memory, clock, .. } =
-            start;
+        let ShardStart { shard, links, published, control, gauges, memory_limit_octets, .. } = start;
+        let ShardStart { disk, disk_is_short, collect_memory, clock, .. } = start;
         Self {
             published_version: shard.definitions_version(),
             shard,
@@ -236,6 +260,10 @@ impl EventLoop {
             gauges,
             memory_limit_octets,
             memory_is_short: false,
+            disk,
+            disk_is_short,
+            disk_was_short: false,
+            disk_deadline: None,
             collect_memory,
             octets_held_most: 0,
             collections_left: 0,
@@ -277,7 +305,54 @@ impl EventLoop {
         }
     }
 
+    /// The time for what is asked of the disk, in microseconds.
+    fn now_micros(&self) -> u64 {
+        u64::try_from(self.clock.elapsed().as_micros()).expect("the broker runs for less than ages")
+    }
+
+    /// Takes what the disk has answered.
+    fn take_disk_replies(&mut self) {
+        let Some(disk) = &self.disk else { return };
+        let mut replied = false;
+        while let Some(reply) = disk.try_reply() {
+            let now = u64::try_from(self.clock.elapsed().as_micros()).expect("the broker runs for less than ages");
+            self.shard.handle_disk(reply, now);
+            replied = true;
+        }
+        if replied && let Some(failure) = self.shard.disk_failure() {
+            tracing::error!("{failure}; run 'lepus recover' on the data directory");
+            std::process::exit(EXIT_IO_ERROR);
+        }
+    }
+
+    /// Asks the disk what the shard has to ask.
+    fn ask_disk(&mut self) {
+        if self.disk.is_none() {
+            return;
+        }
+        let now = self.now_micros();
+        let Self { disk: Some(disk), shard, .. } = self else { return };
+        while let Some(request) = shard.poll_disk_request(now) {
+            disk.submit(request);
+        }
+        if shard.next_disk_deadline() != self.disk_deadline {
+            // The task that takes what has come sets the timer.
+            self.links.doorbell.poke();
+        }
+    }
+
+    /// How long to wait before the journal is looked at again, where a timer is to be set for that.
+    fn arm_disk_deadline(&mut self) -> Option<Duration> {
+        let deadline = self.shard.next_disk_deadline();
+        if deadline == self.disk_deadline {
+            return None;
+        }
+        self.disk_deadline = deadline;
+        deadline.map(|deadline| Duration::from_micros(deadline.saturating_sub(self.now_micros())))
+    }
+
     fn take_batches(&mut self) {
+        self.take_disk_replies();
         let (mut taken, mut later) = (std::mem::take(&mut self.taken), std::mem::take(&mut self.later));
         let mut publish_octets = 0;
         loop {
@@ -364,6 +439,7 @@ impl EventLoop {
     /// Ends the shard's turn, sends its batches and writes to its sockets. Whether there was something to write.
     fn write_out(&mut self) -> bool {
         self.shard.finish_turn();
+        self.ask_disk();
         // Before the sockets: who has its answer may go on elsewhere.
         self.send_batches();
         let mut wrote = false;
@@ -429,6 +505,11 @@ impl EventLoop {
                 tracing::info!("memory is no longer short: {held} octets are held");
             }
         }
+        let disk_is_short = self.disk_is_short.load(Ordering::Relaxed);
+        if disk_is_short != self.disk_was_short {
+            self.disk_was_short = disk_is_short;
+            self.shard.set_disk_is_short(disk_is_short);
+        }
     }
 
     fn tick(&mut self) {
@@ -470,7 +551,22 @@ impl EventLoop {
         }
     }
 
-    fn is_over(&self) -> bool {
-        self.is_closing && self.shard.connection_count() == 0 && self.accepted.is_empty()
+    /// Whether the shard may end: no shard has connections any more, nothing is under way between them, and the journal says
+    /// how all stands.
+    fn is_over(&mut self) -> bool {
+        if !self.is_closing || self.shard.connection_count() > 0 || !self.accepted.is_empty() {
+            return false;
+        }
+        let index = usize::from(self.shard.index().0);
+        self.gauges[index].is_drained.store(true, Ordering::Release);
+        if !self.gauges.iter().all(|gauges| gauges.is_drained.load(Ordering::Acquire)) {
+            return false;
+        }
+        // What the others had sent before.
+        self.take_batches();
+        self.shard.finish_turn();
+        let is_settled = self.shard.poll_settled();
+        self.ask_disk();
+        is_settled
     }
 }

@@ -88,7 +88,8 @@ impl Shard {
         let Some(Publisher { channel, number: mut first }) = publisher else {
             for message in messages {
                 self.begin_message();
-                self.enqueue(queue, &message, attributes);
+                // Nobody waits for it.
+                let _ = self.enqueue(queue, &message, attributes);
             }
             return;
         };

@@ -120,7 +120,7 @@ impl Persistence {
     }
 
     fn wait(&mut self, waiting: Waiting) {
-        self.waiters.push_back(Waiter { sequence: self.journal.gathering(), waiting });
+        self.waiters.push_back(Waiter { sequence: self.journal.appended(), waiting });
     }
 
     /// The memory that is held for what is on its way to the disk, in octets.
@@ -180,7 +180,7 @@ impl Shard {
     /// A publish of a channel is confirmed once all that was put until now is on disk.
     pub(super) fn await_commit(&mut self, to: Asker, number: u64) {
         let persistence = self.persistence.as_mut().expect("something was journaled");
-        let sequence = persistence.journal.gathering();
+        let sequence = persistence.journal.appended();
         if let Some(Waiter { sequence: same, waiting: Waiting::Publishes { to: before, last, .. } }) =
             persistence.waiters.back_mut()
             && *same == sequence

@@ -165,7 +165,7 @@ impl Shard {
                     persistence.journal.put_cold_file(file.queue, file.file, octets);
                 }
                 persistence.journal.demand();
-                work.stage = Stage::Commit(persistence.journal.gathering());
+                work.stage = Stage::Commit(persistence.journal.appended());
                 false
             }
             Stage::Commit(sequence) => {

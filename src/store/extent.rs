@@ -47,6 +47,13 @@ pub struct ExtentHead {
     pub bodies_octets: u32,
 }
 
+impl ExtentHead {
+    /// What it takes in the file, in octets: whole pages.
+    pub fn whole_octets(&self) -> usize {
+        extent_octets(self.image_octets as usize, self.bodies_octets as usize)
+    }
+}
+
 /// An extent that was read and is sound.
 #[derive(Clone, Copy, Debug)]
 pub struct Extent<'a> {
@@ -69,6 +76,16 @@ pub enum ExtentFault {
     CutOff(usize),
     /// What it says is not what was written.
     Unsound,
+}
+
+impl std::fmt::Display for ExtentFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "there is nothing that was written here",
+            Self::CutOff(_) => "it ends too early",
+            Self::Unsound => "its checksum is wrong",
+        })
+    }
 }
 
 /// What an extent with an image and bodies of so many octets takes in a file, in octets: whole pages.

@@ -447,6 +447,16 @@ impl Journal {
         DiskRequest::RetireSegment { segment }
     }
 
+    /// The length of a segment, in octets.
+    pub fn segment_octets(&self) -> u64 {
+        self.options.segment_octets
+    }
+
+    /// Whether nothing waits to be written, and nothing is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.is_none() && self.cut.is_empty() && self.gathering_is_empty()
+    }
+
     /// How many octets of memory it holds, what is in flight not counted.
     pub fn octets_held(&self) -> u64 {
         let cut = self.cut.iter().map(|cut| &cut.octets);

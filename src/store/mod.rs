@@ -14,6 +14,15 @@ pub mod disk;
 pub mod extent;
 mod hold;
 pub mod journal;
+pub mod queue_segment;
 pub mod range_set;
 pub mod record;
 mod varint;
+
+pub use aligned::{AlignedBuffer, PAGE_OCTETS};
+pub use disk::{ColdFileId, ColdPlace, DiskReply, DiskRequest};
+pub use extent::{ExtentFault, ExtentHead, put_extent, take_extent};
+pub use journal::{Journal, JournalOptions};
+pub use queue_segment::{ExtentNote, put_trailer};
+pub use range_set::RangeSet;
+pub use record::{Checkpoint, Entry};
