@@ -10,10 +10,15 @@
 
 pub mod aligned;
 pub mod batch;
+pub mod damage;
 pub mod disk;
+pub mod disk_thread;
 pub mod extent;
+pub mod files;
 mod hold;
 pub mod journal;
+
+pub mod names;
 pub mod queue_segment;
 pub mod range_set;
 pub mod record;
