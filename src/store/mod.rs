@@ -17,7 +17,19 @@ pub mod extent;
 pub mod files;
 mod hold;
 pub mod journal;
+mod journal_walk;
 pub mod names;
+pub mod queue_segment;
 pub mod range_set;
 pub mod record;
+pub mod replay;
 mod varint;
+
+#[cfg(test)]
+mod batch_test;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod journal_test;
+#[cfg(test)]
+mod replay_test;
