@@ -91,6 +91,8 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
             control: Box::new(move |request| desk.ask(request)),
             gauges: Arc::clone(&gauges),
             memory_limit_octets: plan.memory_limit_octets,
+            disk: None,
+            disk_is_short: Arc::default(),
             collect_memory: allocator::collect,
             clock,
         };

@@ -172,21 +172,30 @@ struct ColdDisk {
     created_in: AHashSet<(u64, bool)>,
     /// ... and whether queues' directories were created.
     created_directory: bool,
+    /// Whether a segment was retired since names in the journals' directory were made durable.
+    has_retired: bool,
 }
 
 impl ColdDisk {
     fn new(files: Arc<StoreFiles>, shard: u16) -> ColdDisk {
-        ColdDisk { files, shard, created_in: AHashSet::new(), created_directory: false }
+        ColdDisk { files, shard, created_in: AHashSet::new(), created_directory: false, has_retired: false }
     }
 
     fn execute(&mut self, request: DiskRequest) -> Result<Option<DiskReply>, StoreError> {
         Ok(match request {
             DiskRequest::Commit { .. } => unreachable!("commits have a thread of their own"),
             DiskRequest::PrepareSegment { segment } => Some(match self.files.prepare_segment(self.shard, segment)? {
-                Room::Done => DiskReply::SegmentPrepared { segment },
+                Room::Done => {
+                    self.has_retired = false;
+                    DiskReply::SegmentPrepared { segment }
+                }
                 Room::Full => DiskReply::SegmentRefused { segment },
             }),
             DiskRequest::RetireSegment { segment } => {
+                // Never is a later one gone after a failure of the power and an earlier one not.
+                if std::mem::replace(&mut self.has_retired, true) {
+                    self.files.sync_journal_directory()?;
+                }
                 self.files.retire_segment(self.shard, segment)?;
                 None
             }

@@ -305,7 +305,8 @@ impl StoreFiles {
         Ok(())
     }
 
-    fn sync_journal_directory(&self) -> Result<(), StoreError> {
+    /// Makes names of journal segments durable.
+    pub(super) fn sync_journal_directory(&self) -> Result<(), StoreError> {
         self.journal_directory.sync_all().map_err(failed(&self.path(JOURNAL_DIRECTORY), "sync"))
     }
 }

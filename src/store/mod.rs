@@ -10,18 +10,23 @@
 
 pub mod aligned;
 pub mod batch;
+mod batch_test;
 pub mod damage;
 pub mod disk;
 pub mod disk_thread;
 pub mod extent;
 pub mod files;
+mod fixture;
 mod hold;
 pub mod journal;
-
+mod journal_test;
+mod journal_walk;
 pub mod names;
 pub mod queue_segment;
 pub mod range_set;
 pub mod record;
+pub mod replay;
+mod replay_test;
 mod varint;
 
 pub use aligned::{AlignedBuffer, PAGE_OCTETS};
