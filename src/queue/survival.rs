@@ -325,7 +325,7 @@ impl World {
                 }
             }
         }
-        queue.finish_restore(dead, 0);
+        queue.finish_restore(dead, self.position_next());
         self.queue = queue;
         (self.writes, self.reads) = Default::default();
         // All that was held is ready again; what was not persistent is gone.
@@ -341,6 +341,17 @@ impl World {
         self.journal.iter_mut().for_each(|(segment, _)| *segment = 0);
         self.segment = 0;
         self.relocate(4000);
+    }
+
+    /// Behind all positions that the journal says something of.
+    fn position_next(&self) -> Position {
+        let next = |told: &Told| match told {
+            Told::Message { position, .. } => position + 1,
+            Told::Settled(first, count) => first + count,
+            Told::Checkpoint(checkpoint) => checkpoint.position_next,
+            Told::Delivering(below) => *below,
+        };
+        self.journal.iter().map(|(_, told)| next(told)).max().unwrap_or(0)
     }
 
     fn octets_at(&self, position: Position, key: &[u8]) -> u64 {
@@ -435,7 +446,7 @@ fn apply(world: &mut World, step: Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, max_shrink_iters: 20_000, ..ProptestConfig::with_cases(400) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     /// Goal: whatever is moved between memory, files and journal, and whenever the process ends, each persistent message that is
     /// alive is on disk, comes out once, in order, whole, and says if it was delivered.
