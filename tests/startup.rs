@@ -20,8 +20,10 @@ use support::wire::{Handshake, Wire};
 /// Runs the binary to its end, which must come by itself.
 #[track_caller]
 fn run(flags: &[&str]) -> Output {
+    let data_dir = tempfile::tempdir().expect("a temporary directory");
     let mut child = Command::new(BINARY)
         .args(flags)
+        .env("LEPUS_DATA_DIR", data_dir.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -113,7 +115,8 @@ fn an_unknown_log_level_is_refused() {
 fn a_memlock_limit_too_low_is_said_or_survived() {
     let mut shell = Command::new("sh");
     shell.args(["-c", "ulimit -l 64; exec \"$0\" --port 0 --shards 4 & sleep 3; kill $! 2>/dev/null; wait $!", BINARY]);
-    let output = shell.stdin(Stdio::null()).output().expect("sh runs");
+    let data_dir = tempfile::tempdir().expect("a temporary directory");
+    let output = shell.env("LEPUS_DATA_DIR", data_dir.path()).stdin(Stdio::null()).output().expect("sh runs");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!stderr.contains("panicked"), "{stderr}");
     let started = String::from_utf8_lossy(&output.stdout).contains("listening on");
@@ -125,9 +128,18 @@ fn help_and_version_are_told() {
     let help = run(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     let text = String::from_utf8(help.stdout).expect("help is text");
-    for flag in
-        ["--bind", "--port", "--shards", "--cores", "--log", "--definitions", "--memory-limit", "LEPUS_PORT", "5672"]
-    {
+    for flag in [
+        "--bind",
+        "--port",
+        "--shards",
+        "--cores",
+        "--log",
+        "--data-dir",
+        "--definitions",
+        "--memory-limit",
+        "LEPUS_PORT",
+        "5672",
+    ] {
         assert!(text.contains(flag), "`{flag}` is missing in the help:\n{text}");
     }
     let version = run(&["--version"]);

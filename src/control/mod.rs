@@ -1,7 +1,10 @@
 //! The control plane: the single writer of the definitions, on its own thread, off the data cores.
 //!
 //! * [`plane`]: what it does, as a plain value
+//! * [`database`]: where durable things are kept; `kept_values`: as which octets
 //! * [`thread`]: the thread around it, and the one that verifies slow password hashes
 
+pub mod database;
+mod kept_values;
 pub mod plane;
 pub mod thread;

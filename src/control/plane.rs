@@ -1,10 +1,14 @@
 //! Answers the shards' questions: applies changes, places queues, verifies credentials.
 //!
 //! A plain value: whoever owns it gives it what is waiting, all at once, and carries out what it leaves, in this order:
-//! mails about queues, then the snapshot, then the answers. So whoever acts because of an answer finds all shards ready.
+//! what is to be kept is committed, then mails about queues, then the snapshot, then the answers. So whoever acts because of
+//! an answer finds all shards ready, and finds what was declared durable after a restart.
 
 use crate::{
-    definitions::{Applied, Change, Definitions, Name, PasswordHash, QueueDefinition, QueueId, Registry, ShardIndex},
+    definitions::{
+        Applied, Change, Definitions, DurableChanges, Name, PasswordHash, QueueDefinition, QueueId, Registry,
+        ShardIndex,
+    },
     protocol::exception::Exception,
     shard::{
         control_message::{ControlAnswer, ControlRequest, Operation},
@@ -18,6 +22,8 @@ use std::sync::Arc;
 /// What is to be done after a round.
 #[derive(Default)]
 pub struct Outcome {
+    /// What is to be kept before anybody is told of anything here. Without a place to keep it, it is dropped.
+    pub durable: DurableChanges,
     /// Queues that their home shards are to be told of.
     pub created: Vec<Arc<QueueDefinition>>,
     /// Queues that went with something else.
@@ -66,7 +72,17 @@ impl ControlPlane {
         for queue in vhosts.iter().flat_map(|vhost| vhost.queues()) {
             plane.note_created(queue, &mut outcome);
         }
+        outcome.durable = plane.registry.take_durable();
         (plane, outcome)
+    }
+
+    /// Whether answering this question may change what is kept.
+    pub fn may_change_durable(&self, request: &ControlRequest) -> bool {
+        match &request.operation {
+            Operation::Change(change) => self.registry.may_change_durable(change),
+            Operation::QueueClosed(id, _) => self.registry.may_change_durable(&Change::RemoveQueue { id: *id }),
+            Operation::Authenticate { .. } => false,
+        }
     }
 
     /// The definitions with all that was applied.
@@ -111,6 +127,7 @@ impl ControlPlane {
                 }
             },
         };
+        outcome.durable.append(self.registry.take_durable());
         if let Some(asker) = from {
             outcome.answers.push((asker, result));
         } else if let Err(exception) = result {

@@ -3,8 +3,13 @@
 //! There is one writer at a time: who holds the lock. A shard never waits for it: where the lock is taken, or the question
 //! may take long, it goes to the thread. Asking a thread costs two wake-ups; doing it at once made declaring and deleting
 //! queues one after the other on one connection several times faster.
+//!
+//! What is to be kept is committed by the thread, since that waits for the disk; all that is waiting then shares one commit.
 
-use super::plane::{ControlPlane, Outcome, SlowLogin};
+use super::{
+    database::{Database, DatabaseError},
+    plane::{ControlPlane, Outcome, SlowLogin},
+};
 use crate::{
     definitions::Change,
     shard::{
@@ -24,15 +29,24 @@ use std::{
 
 /// How often each shard is woken from outside, should its executor have fallen asleep with work to do.
 const POKE_INTERVAL: Duration = Duration::from_millis(100);
-/// Requests that share one snapshot.
+/// Requests that share one snapshot and one commit.
 const BATCH_MAX: usize = 1024;
+/// What the process ends with when the disk has failed (`EX_IOERR`).
+const DISK_FAILED_EXIT_CODE: i32 = 74;
 
 /// The control plane with all that it takes to carry out what it decides.
 pub struct Control {
-    plane: Mutex<ControlPlane>,
+    writer: Mutex<Writer>,
     mailboxes: Vec<Mailbox>,
     published: Arc<Published>,
     logins: Sender<SlowLogin>,
+}
+
+/// Whoever holds it is the single writer.
+struct Writer {
+    plane: ControlPlane,
+    /// `None` where nothing is kept.
+    database: Option<Database>,
 }
 
 /// A question that waits for the thread, and how many of its shard do.
@@ -80,15 +94,18 @@ fn is_quick(request: &ControlRequest) -> bool {
 }
 
 impl Control {
-    /// Starts the thread that verifies slow password hashes, and tells the shards what exists already.
+    /// Starts the thread that verifies slow password hashes, and tells the shards what exists already. What is to be kept is
+    /// kept in `database`.
     pub fn new(
         plane: ControlPlane,
+        database: Option<Database>,
         existing: Outcome,
         mailboxes: Vec<Mailbox>,
         published: Arc<Published>,
     ) -> Arc<Self> {
         let (logins, waiting_logins) = mpsc::channel();
-        let control = Arc::new(Self { plane: Mutex::new(plane), mailboxes, published, logins });
+        let writer = Mutex::new(Writer { plane, database });
+        let control = Arc::new(Self { writer, mailboxes, published, logins });
         let verifying = Arc::downgrade(&control);
         let spawned = std::thread::Builder::new().name("logins".into()).spawn(move || {
             for login in waiting_logins {
@@ -123,43 +140,50 @@ impl Control {
         }
     }
 
-    /// All that is waiting shares one snapshot.
+    /// All that is waiting shares one snapshot and one commit.
     fn handle_queued(&self, queued: Vec<Queued>) {
-        let mut plane = self.lock();
+        let mut writer = self.lock();
         let mut outcome = Outcome::default();
         let mut counters = Vec::with_capacity(queued.len());
         for Queued { request, waiting } in queued {
-            plane.handle(request, &mut outcome);
+            writer.plane.handle(request, &mut outcome);
             counters.push(waiting);
         }
-        self.carry_out(outcome, &mut plane);
+        self.carry_out(outcome, &mut writer);
         for waiting in counters {
             waiting.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
-    /// Answers on the calling thread, unless somebody else is at it; then gives the question back.
+    /// Answers on the calling thread, unless somebody else is at it, or it may have to be kept; then gives the question back.
     fn try_handle(&self, request: ControlRequest) -> Option<ControlRequest> {
-        let Ok(mut plane) = self.plane.try_lock() else { return Some(request) };
+        let Ok(mut writer) = self.writer.try_lock() else { return Some(request) };
+        if writer.database.is_some() && writer.plane.may_change_durable(&request) {
+            return Some(request);
+        }
         let mut outcome = Outcome::default();
-        plane.handle(request, &mut outcome);
-        self.carry_out(outcome, &mut plane);
+        writer.plane.handle(request, &mut outcome);
+        debug_assert!(writer.database.is_none() || outcome.durable.is_empty(), "a shard would wait for the disk");
+        self.carry_out(outcome, &mut writer);
         None
     }
 
-    fn lock(&self) -> MutexGuard<'_, ControlPlane> {
-        self.plane.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the shards, in the order that [`super::plane`] demands.
-    fn carry_out(&self, outcome: Outcome, plane: &mut ControlPlane) {
+    fn carry_out(&self, outcome: Outcome, writer: &mut Writer) {
+        if let Some(Err(error)) = writer.database.as_mut().map(|database| database.commit(&outcome.durable)) {
+            end_without_disk(&error);
+        }
         for queue in outcome.created {
             self.post(usize::from(queue.home.0), ControlMail::QueueCreated(queue));
         }
         for queue in outcome.dropped {
             self.post(usize::from(queue.home.0), ControlMail::QueueDropped(queue.id));
         }
-        self.published.publish(plane.snapshot());
+        self.published.publish(writer.plane.snapshot());
         for (to, result) in outcome.answers {
             self.post(usize::from(to.connection.shard.0), ControlMail::Answer { to, result });
         }
@@ -179,7 +203,16 @@ impl Control {
         let (to, result) = (login.asker, Ok(ControlAnswer::Authenticated(is_right)));
         self.post(usize::from(to.connection.shard.0), ControlMail::Answer { to, result });
         if is_right {
-            self.lock().remember_login(login);
+            self.lock().plane.remember_login(login);
         }
     }
+}
+
+/// Ends the process: what is on disk is unknown, and nobody may be told otherwise. A broker that is started again reads what
+/// is there.
+fn end_without_disk(error: &DatabaseError) -> ! {
+    eprintln!(
+        "lepus: cannot keep what was declared in {error}; the broker ends, as it cannot know what is on the disk."
+    );
+    std::process::exit(DISK_FAILED_EXIT_CODE)
 }

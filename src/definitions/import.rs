@@ -65,17 +65,28 @@ impl Import {
         }
     }
 
-    /// Makes all changes.
+    /// Makes all changes. As in RabbitMQ, exchanges and queues that exist stay as they are, whatever the file says; where it
+    /// says something else, that is told in the sentences that this returns.
     ///
     /// # Errors
     /// The first that is refused, and where it stands. Those before it are made.
-    pub fn apply_to(self, registry: &mut Registry) -> Result<(), ImportError> {
+    ///
+    /// Source: `rabbit_definitions.erl`, `add_queue_int` and `add_exchange_int`.
+    pub fn apply_to(self, registry: &mut Registry) -> Result<Vec<String>, ImportError> {
+        let mut notes = Vec::new();
         for (change, place) in self.changes.into_iter().zip(self.places) {
-            if let Err(refused) = registry.apply(change) {
-                return Err(ImportError { file: self.file, place, reason: refused.text().to_owned() });
+            let is_there = exists(registry, &change);
+            match registry.apply(change) {
+                Ok(_) => {}
+                Err(refused) if is_there => {
+                    notes.push(format!("{place}: left out, since it exists and is not the same: {}", refused.text()));
+                }
+                Err(refused) => {
+                    return Err(ImportError { file: self.file, place, reason: refused.text().to_owned() });
+                }
             }
         }
-        Ok(())
+        Ok(notes)
     }
 
     fn read(&mut self, document: &Value, shard_count: u16) -> Result<(), Fault> {
@@ -238,6 +249,15 @@ impl Import {
         };
         self.push(binding, change);
         Ok(())
+    }
+}
+
+/// Whether the exchange or queue that is declared is there already.
+fn exists(registry: &Registry, change: &Change) -> bool {
+    match change {
+        Change::DeclareExchange { vhost, name, .. } => registry.exchange(vhost, name).is_some(),
+        Change::DeclareQueue { vhost, name, .. } => registry.queue(vhost, name).is_some(),
+        _ => false,
     }
 }
 

@@ -10,10 +10,12 @@
 //! * [`change`], [`registry`], `registry_bindings`, `registry_users`: how definitions change
 //! * [`checks`], [`queue_arguments`]: what is refused, also without the writer; [`texts`]: in which words
 //! * [`permissions`], [`password`]: who may do what
+//! * [`durable`], [`restore`]: what is to be kept of a change, and how what was kept becomes a registry again
 //! * [`import`]: RabbitMQ's JSON export
 
 pub mod change;
 pub mod checks;
+pub mod durable;
 pub mod exchange;
 #[cfg(test)]
 #[allow(missing_docs, reason = "for tests")]
@@ -28,12 +30,14 @@ pub mod queue_arguments;
 pub mod registry;
 mod registry_bindings;
 mod registry_users;
+pub mod restore;
 pub mod route;
 pub mod texts;
 pub mod vhost;
 
 pub use change::{Applied, Change};
 pub use checks::{check_exchange_declare, check_exclusive, check_queue_declare};
+pub use durable::{DurableChange, DurableChanges};
 pub use exchange::{Destination, Exchange, ExchangeId, ExchangeKind};
 pub use password::PasswordHash;
 pub use permissions::{Action, Permissions};
@@ -70,7 +74,7 @@ impl ConnectionId {
 }
 
 /// Somebody who may log in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// The name, as it is logged in with.
     pub name: Name,

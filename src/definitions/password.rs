@@ -70,6 +70,39 @@ impl PasswordHash {
         Ok(Self(if is_sha256 { Kind::Sha256(hash) } else { Kind::Sha512(hash) }))
     }
 
+    /// The name of the method, and what it made: for [`PasswordHash::from_parts`].
+    pub fn parts(&self) -> (&'static str, &[u8]) {
+        match &self.0 {
+            Kind::None => ("none", &[]),
+            Kind::Sha256(hash) => ("sha256", hash),
+            Kind::Sha512(hash) => ("sha512", hash),
+            Kind::Argon2(hash) => ("argon2", hash.as_bytes()),
+        }
+    }
+
+    /// What [`PasswordHash::parts`] gave.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_parts(method: &str, hash: &[u8]) -> Result<Self, String> {
+        let of_length = |digest_octets: usize| {
+            let expected = SALT_OCTETS + digest_octets;
+            let wrong = || format!("the {method} hash has {} octets, not {expected}", hash.len());
+            if hash.len() == expected { Ok(hash.into()) } else { Err(wrong()) }
+        };
+        Ok(Self(match method {
+            "none" => Kind::None,
+            "sha256" => Kind::Sha256(of_length(32)?),
+            "sha512" => Kind::Sha512(of_length(64)?),
+            "argon2" => {
+                let text = std::str::from_utf8(hash).map_err(|_| "the argon2 hash is not text".to_owned())?;
+                Phc::new(text).map_err(|error| format!("the argon2 hash is none: {error}"))?;
+                Kind::Argon2(text.into())
+            }
+            other => return Err(format!("the hashing method '{other}' is not known")),
+        }))
+    }
+
     /// Whether this is the password. Takes milliseconds where it was hashed with argon2.
     pub fn verify(&self, password: &[u8]) -> bool {
         match &self.0 {
@@ -132,6 +165,18 @@ mod tests {
             assert_eq!(format!("{hash:?}"), "PasswordHash");
         }
         assert!(PasswordHash::new(b"p").is_slow() && !PasswordHash::NONE.verify(b""));
+    }
+
+    /// Goal: a hash is the same after it was written down. Method: every kind, and what is none.
+    #[test]
+    fn parts_make_the_same_hash() {
+        for hash in [PasswordHash::new(b"p"), PasswordHash::salted_sha256(b"p"), PasswordHash::NONE] {
+            let (method, octets) = hash.parts();
+            assert!(PasswordHash::from_parts(method, octets).unwrap() == hash);
+        }
+        for (method, octets) in [("sha256", &[0; 35][..]), ("sha512", &[0; 36]), ("argon2", b"x"), ("md5", &[0; 20])] {
+            assert!(PasswordHash::from_parts(method, octets).is_err(), "{method}");
+        }
     }
 
     /// Goal: a hash that cannot be used is refused with its reason.

@@ -2,12 +2,14 @@
 //!
 //! A plain value; a thread around it is somebody else's. A change costs the depth of what it touches, never the number of what
 //! exists, but for the deletion of a whole exchange or virtual host, which costs what is deleted. Bindings are in
-//! `registry_bindings`, virtual hosts and users in `registry_users`.
+//! `registry_bindings`, virtual hosts and users in `registry_users`. What outlives the process is gathered on the way
+//! (`durable`) and comes back by `restore`.
 //!
 //! Sources: `rabbit_channel.erl`, `handle_method`; `rabbit_exchange.erl`; `rabbit_amqqueue.erl`; `rabbit_binding.erl`.
 
 use crate::definitions::change::{Applied, Change};
 use crate::definitions::checks::{self, ALTERNATE_EXCHANGE};
+use crate::definitions::durable::DurableChange;
 use crate::definitions::exchange::{Destination, Exchange, ExchangeId, ExchangeKind, Matcher};
 use crate::definitions::password::PasswordHash;
 use crate::definitions::queue::{QueueDefinition, QueueId};
@@ -41,7 +43,9 @@ pub struct Registry {
     /// All bindings by what they lead to: its number, then the binding's. Shows what goes with a queue or an exchange.
     pub(super) inbound: BTreeMap<(u64, u64), Inbound>,
     /// The last number that was given to a queue, an exchange or a binding.
-    last_number: u64,
+    pub(super) last_number: u64,
+    /// What is to be kept of the changes since somebody asked.
+    pub(super) durable: Vec<DurableChange>,
     names: GeneratedNames,
 }
 
@@ -49,6 +53,8 @@ pub struct Registry {
 pub(super) struct Inbound {
     pub(super) source: Name,
     pub(super) binding: Arc<Binding<Destination>>,
+    /// Whether it outlives the broker's process: both of its ends do.
+    pub(super) is_durable: bool,
 }
 
 /// Where the names of server-named queues come from.
@@ -87,6 +93,7 @@ impl Registry {
             queues: AHashMap::new(),
             inbound: BTreeMap::new(),
             last_number: 0,
+            durable: Vec::new(),
             names: GeneratedNames::Random,
         }
     }
@@ -225,7 +232,11 @@ impl Registry {
             alternate,
             matcher: Matcher::new(kind),
         };
-        self.change_vhost(vhost, |vhost| vhost.exchanges.insert(Arc::new(exchange)));
+        let exchange = Arc::new(exchange);
+        self.change_vhost(vhost, |vhost| vhost.exchanges.insert(Arc::clone(&exchange)));
+        if durable {
+            self.keep(DurableChange::PutExchange(exchange));
+        }
         Ok(())
     }
 
@@ -288,11 +299,17 @@ impl Registry {
         });
         self.queues.insert(definition.id, Arc::clone(&definition));
         self.change_vhost(vhost, |vhost| vhost.queues.insert(Arc::clone(&definition)));
+        if definition.durable {
+            self.keep(DurableChange::PutQueue(Arc::clone(&definition)));
+        }
         Ok(Applied::Queue { definition, created: true })
     }
 
     fn remove_queue(&mut self, id: QueueId) {
         let Some(queue) = self.queues.remove(&id) else { return };
+        if queue.durable {
+            self.keep(DurableChange::DeleteQueue(id));
+        }
         self.change_vhost(&queue.vhost, |vhost| vhost.queues.remove(queue.name.as_bytes()));
         self.drop_bindings_to(&queue.vhost, id.0);
     }
@@ -334,7 +351,10 @@ fn check_length(kind: &str, name: &str) -> Result<(), ChannelException> {
     Err(texts::precondition_failed(format_args!("{kind} name has {} octets, the most is 255", name.len())))
 }
 
-fn alternate_exchange(resource: Resource<'_>, arguments: &FieldTable) -> Result<Option<Name>, ChannelException> {
+pub(super) fn alternate_exchange(
+    resource: Resource<'_>,
+    arguments: &FieldTable,
+) -> Result<Option<Name>, ChannelException> {
     match arguments.get(ALTERNATE_EXCHANGE) {
         None => Ok(None),
         Some(value @ FieldValue::LongString(_)) => match value.as_str() {

@@ -4,6 +4,7 @@
 
 use crate::definitions::change::Change;
 use crate::definitions::checks::{self, REPLY_TO_PREFIX};
+use crate::definitions::durable::DurableChange;
 use crate::definitions::exchange::{Destination, Exchange, ExchangeKind};
 use crate::definitions::registry::{Inbound, Registry};
 use crate::definitions::texts;
@@ -72,12 +73,42 @@ impl Registry {
             return Ok(());
         }
         let source_name = Arc::clone(&source.name);
+        let is_durable = source.durable && self.is_durable(ends.vhost, &binding.destination);
         binding.sequence = self.next_number();
         let binding = Arc::new(binding);
-        let place = (binding.destination.id(), binding.sequence);
-        self.change_exchange(ends.vhost, ends.source, |source| source.matcher.insert(Arc::clone(&binding)));
-        self.inbound.insert(place, Inbound { source: source_name, binding });
+        if is_durable {
+            let (vhost, source) = (Arc::clone(ends.vhost), Arc::clone(&source_name));
+            self.keep(DurableChange::PutBinding { vhost, source, binding: Arc::clone(&binding) });
+        }
+        self.insert_binding(ends.vhost, source_name, binding, is_durable);
         Ok(())
+    }
+
+    /// Adds a binding that is not there to an exchange that is.
+    pub(super) fn insert_binding(
+        &mut self,
+        vhost: &str,
+        source: Name,
+        binding: Arc<Binding<Destination>>,
+        is_durable: bool,
+    ) {
+        let place = (binding.destination.id(), binding.sequence);
+        self.change_exchange(vhost, &source, |source| source.matcher.insert(Arc::clone(&binding)));
+        self.inbound.insert(place, Inbound { source, binding, is_durable });
+    }
+
+    /// Takes a binding out of the index, and out of what is kept.
+    pub(super) fn remove_inbound(&mut self, place: (u64, u64)) -> Option<Inbound> {
+        let inbound = self.inbound.remove(&place)?;
+        if inbound.is_durable {
+            self.keep(DurableChange::DeleteBinding(place.1));
+        }
+        Some(inbound)
+    }
+
+    /// The bindings to what has this number.
+    pub(super) fn inbound_of(&self, number: u64) -> impl Iterator<Item = &Inbound> {
+        self.inbound.range((number, 0)..=(number, u64::MAX)).map(|(_, inbound)| inbound)
     }
 
     fn unbind(&mut self, ends: &Ends<'_>, routing_key: Box<[u8]>, arguments: FieldTable) -> Result<(), Exception> {
@@ -94,7 +125,7 @@ impl Registry {
             (removed, source.auto_delete && source.matcher.is_empty())
         });
         let (removed, is_unused) = changed.expect("the exchange was looked up before");
-        self.inbound.remove(&(removed.destination.id(), removed.sequence));
+        self.remove_inbound((removed.destination.id(), removed.sequence));
         if is_unused {
             self.drop_exchange(ends.vhost, ends.source);
         }
@@ -106,9 +137,9 @@ impl Registry {
         let vhost = self.vhost(ends.vhost)?;
         Ok(match ends.destination {
             DestinationName::Queue(name, _) => vhost.queue(name.as_bytes()).cloned().map(Destination::Queue),
-            DestinationName::Exchange(name) => vhost
-                .exchange(name.as_bytes())
-                .map(|exchange| Destination::Exchange(Arc::new((exchange.id, Arc::clone(&exchange.name))))),
+            DestinationName::Exchange(name) => {
+                vhost.exchange(name.as_bytes()).map(|exchange| Destination::from(&**exchange))
+            }
         })
     }
 
@@ -127,7 +158,10 @@ impl Registry {
             let removed = self.change_vhost(vhost, |vhost| vhost.exchanges.remove(name.as_bytes()));
             let Some(exchange) = removed else { continue };
             for binding in exchange.bindings() {
-                self.inbound.remove(&(binding.destination.id(), binding.sequence));
+                self.remove_inbound((binding.destination.id(), binding.sequence));
+            }
+            if exchange.durable {
+                self.keep(DurableChange::DeleteExchange(exchange.id));
             }
             self.unlink(vhost, exchange.id.0, &mut going);
         }
@@ -145,7 +179,7 @@ impl Registry {
     fn unlink(&mut self, vhost: &str, number: u64, going: &mut Vec<Name>) {
         let places: Vec<_> = self.inbound.range((number, 0)..=(number, u64::MAX)).map(|(place, _)| *place).collect();
         for place in places {
-            let Some(inbound) = self.inbound.remove(&place) else { continue };
+            let Some(inbound) = self.remove_inbound(place) else { continue };
             // The source may be gone: an exchange that is bound to itself.
             let is_unused = self.change_exchange(vhost, &inbound.source, |source| {
                 source.matcher.remove(&inbound.binding);

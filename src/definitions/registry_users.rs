@@ -1,5 +1,6 @@
 //! Virtual hosts, users and permissions come and go.
 
+use crate::definitions::durable::DurableChange;
 use crate::definitions::exchange::{Exchange, ExchangeId, Matcher};
 use crate::definitions::permissions::{Pattern, Permissions};
 use crate::definitions::queue::QueueDefinition;
@@ -34,6 +35,7 @@ impl Registry {
         }
         self.current.vhosts.insert(Arc::new(vhost));
         self.is_changed = true;
+        self.keep(DurableChange::PutVhost(Arc::clone(name)));
     }
 
     pub(super) fn delete_vhost(&mut self, name: &str) -> Vec<Arc<QueueDefinition>> {
@@ -42,25 +44,39 @@ impl Registry {
         self.clear_permissions(|permissions| *permissions.vhost == *name);
         for exchange in vhost.exchanges() {
             for binding in exchange.bindings() {
-                self.inbound.remove(&(binding.destination.id(), binding.sequence));
+                self.remove_inbound((binding.destination.id(), binding.sequence));
+            }
+            if exchange.durable && !exchange.is_predeclared() {
+                self.keep(DurableChange::DeleteExchange(exchange.id));
             }
         }
         let mut queues: Vec<_> = vhost.queues().cloned().collect();
         queues.sort_by_key(|queue| queue.id);
         for queue in &queues {
             self.queues.remove(&queue.id);
+            if queue.durable {
+                self.keep(DurableChange::DeleteQueue(queue.id));
+            }
         }
+        self.keep(DurableChange::DeleteVhost(Arc::clone(&vhost.name)));
         queues
     }
 
+    /// Adds or replaces a user. The same again changes nothing.
     pub(super) fn put_user(&mut self, user: User) {
-        self.current.users.insert(Arc::new(user));
+        if self.current.user(&user.name).is_some_and(|existing| **existing == user) {
+            return;
+        }
+        let user = Arc::new(user);
+        self.current.users.insert(Arc::clone(&user));
         self.is_changed = true;
+        self.keep(DurableChange::PutUser(user));
     }
 
     pub(super) fn delete_user(&mut self, name: &str) {
-        if self.current.users.remove(name.as_bytes()).is_some() {
+        if let Some(user) = self.current.users.remove(name.as_bytes()) {
             self.is_changed = true;
+            self.keep(DurableChange::DeleteUser(Arc::clone(&user.name)));
             self.clear_permissions(|permissions| *permissions.user == *name);
         }
     }
@@ -76,6 +92,10 @@ impl Registry {
             })
         };
         let [configure, write, read] = patterns;
+        let existing = self.current.permissions(&user, &vhost);
+        if existing.is_some_and(|it| [it.configure.text(), it.write.text(), it.read.text()] == patterns) {
+            return Ok(());
+        }
         let (configure, write, read) = (compile(configure)?, compile(write)?, compile(read)?);
         self.put_permissions(Permissions { user, vhost, configure, write, read });
         Ok(())
@@ -85,6 +105,7 @@ impl Registry {
         let hash = hash_value(&(&*permissions.user, &*permissions.vhost));
         let permissions = Arc::new(permissions);
         let same = Arc::clone(&permissions);
+        self.keep(DurableChange::PutPermissions(Arc::clone(&permissions)));
         self.current.permissions.insert(hash, permissions, |it| it.user == same.user && it.vhost == same.vhost);
         self.is_changed = true;
     }
@@ -95,6 +116,8 @@ impl Registry {
             let hash = hash_value(&(&*permissions.user, &*permissions.vhost));
             self.current.permissions.remove(hash, |it| Arc::ptr_eq(it, &permissions));
             self.is_changed = true;
+            let (user, vhost) = (Arc::clone(&permissions.user), Arc::clone(&permissions.vhost));
+            self.keep(DurableChange::DeletePermissions { user, vhost });
         }
     }
 }

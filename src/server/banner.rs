@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::path::Path;
 
 use crate::server::memory_limit::size_text;
 use crate::server::placement::placement_text;
@@ -14,6 +15,8 @@ pub struct Banner<'a> {
     pub address: SocketAddr,
     /// The core of each shard.
     pub cores: &'a [Option<usize>],
+    /// Where what outlives the process is kept.
+    pub data_path: &'a Path,
     /// Above how much memory publishers are paused, in octets.
     pub memory_limit_octets: u64,
     /// The process's number.
@@ -36,6 +39,7 @@ impl fmt::Display for Banner<'_> {
         // An IPv6 address is written in brackets by its own Display.
         writeln!(f, "  listening on amqp://{}", self.address)?;
         writeln!(f, "  shards       {}", placement_text(self.cores))?;
+        writeln!(f, "  data         {}", self.data_path.display())?;
         writeln!(f, "  memory       publishers are paused above {}", size_text(self.memory_limit_octets))?;
         writeln!(f, "  stop         Ctrl-C or kill -TERM {}", self.pid)
     }
@@ -47,7 +51,8 @@ mod tests {
 
     fn check(address: &str, cores: &[Option<usize>], expected: &str) {
         let address = address.parse().expect("address");
-        let banner = Banner { address, cores, memory_limit_octets: 3 << 29, pid: 12345 };
+        let data_path = Path::new("/var/lib/lepus");
+        let banner = Banner { address, cores, data_path, memory_limit_octets: 3 << 29, pid: 12345 };
         assert_eq!(banner.to_string(), expected.replace("VERSION", env!("CARGO_PKG_VERSION")));
     }
 
@@ -59,13 +64,13 @@ mod tests {
             "127.0.0.1:5672",
             &[Some(0), Some(1)],
             "lepus VERSION — AMQP 0-9-1 broker\n  listening on amqp://127.0.0.1:5672\n  shards       2, on cores 0, 1\n  \
-             memory       publishers are paused above 1.5 GiB\n  stop         Ctrl-C or kill -TERM 12345\n",
+             data         /var/lib/lepus\n  memory       publishers are paused above 1.5 GiB\n  stop         Ctrl-C or kill -TERM 12345\n",
         );
         check(
             "[::1]:40001",
             &[None],
             "lepus VERSION — AMQP 0-9-1 broker\n  listening on amqp://[::1]:40001\n  shards       1, not pinned to cores\n  \
-             memory       publishers are paused above 1.5 GiB\n  stop         Ctrl-C or kill -TERM 12345\n",
+             data         /var/lib/lepus\n  memory       publishers are paused above 1.5 GiB\n  stop         Ctrl-C or kill -TERM 12345\n",
         );
     }
 }

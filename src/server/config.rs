@@ -85,8 +85,17 @@ pub struct ServeOptions {
     #[arg(long, value_name = "LIMIT", env = "LEPUS_MEMORY_LIMIT", default_value = "60%", hide_env_values = true)]
     pub memory_limit: MemoryLimit,
 
-    /// JSON file with users, vhosts, permissions, exchanges, queues and bindings to start with, as
-    /// `rabbitmqctl export_definitions` writes it.
+    /// Directory for what outlives the broker's process, made if it is not there. [default: /var/lib/lepus for root, else
+    /// $XDG_DATA_HOME/lepus or ~/.local/share/lepus]
+    ///
+    /// One broker uses it at a time. As a service of systemd with StateDirectory= it is that directory.
+    #[arg(long, value_name = "DIR", env = "LEPUS_DATA_DIR", hide_env_values = true)]
+    pub data_dir: Option<PathBuf>,
+
+    /// JSON file with users, vhosts, permissions, exchanges, queues and bindings, as
+    /// `rabbitmqctl export_definitions` writes it: what is not there yet is added at each start.
+    ///
+    /// Users and permissions are set as the file says; queues and exchanges that exist stay as they are.
     #[arg(long, value_name = "FILE", env = "LEPUS_DEFINITIONS", hide_env_values = true)]
     pub definitions: Option<PathBuf>,
 
@@ -143,7 +152,8 @@ mod tests {
         for arguments in [&[][..], &["serve"]] {
             let options = parse(arguments).expect("accepted");
             assert_eq!((options.bind.to_string(), options.port), ("127.0.0.1".to_owned(), 5672));
-            assert_eq!((options.shards, options.cores, options.definitions), (None, None, None));
+            assert_eq!((options.shards, options.cores), (None, None));
+            assert_eq!((options.data_dir, options.definitions), (None, None));
             assert_eq!((options.log.as_str(), options.memory_limit), ("info", MemoryLimit::Percent(60)));
             assert!(!options.busy_poll);
         }
@@ -153,13 +163,14 @@ mod tests {
     #[test]
     fn flags_with_and_without_the_subcommand() {
         let flags = ["--bind", "[::1]", "--port", "0", "--shards", "256", "--cores", "0,2-3", "--log", "lepus=trace"];
-        let more = ["--memory-limit", "512MiB", "--definitions", "d.json", "--busy-poll"];
+        let more = ["--memory-limit", "512MiB", "--data-dir", "data", "--definitions", "d.json", "--busy-poll"];
         for subcommand in [&[][..], &["serve"]] {
             let options = parse(&[subcommand, &flags, &more].concat()).expect("accepted");
             assert_eq!((options.bind.to_string(), options.port), ("::1".to_owned(), 0));
             assert_eq!(options.shards, Some(256));
             assert_eq!(options.cores.expect("cores").as_slice(), [0, 2, 3]);
             assert_eq!((options.log.as_str(), options.memory_limit), ("lepus=trace", MemoryLimit::Octets(512 << 20)));
+            assert_eq!(options.data_dir, Some(PathBuf::from("data")));
             assert_eq!(options.definitions, Some(PathBuf::from("d.json")));
             assert!(options.busy_poll);
         }
@@ -174,6 +185,7 @@ mod tests {
         check_refused(&["--shards", "257"], "1..=256");
         check_refused(&["--cores", "1-"], "not a core number");
         check_refused(&["--log", "lepus=loud"], "not a log filter");
+        check_refused(&["--data-dir", ""], "--data-dir");
         check_refused(&["--memory-limit", "101%"], "from 1% to 100%");
     }
 

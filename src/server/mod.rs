@@ -9,6 +9,7 @@ mod cgroup;
 mod child_test;
 pub mod config;
 mod core_list;
+pub mod data_dir;
 pub mod listener;
 pub mod machine;
 mod memory_limit;
@@ -22,14 +23,17 @@ pub mod start_error;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Instant;
 
+use rustix::fs::Mode;
 use tracing::{debug, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::server::banner::Banner;
 use crate::server::config::ServeOptions;
+use crate::server::data_dir::DataDir;
 use crate::server::listener::{Listener, Stop};
 use crate::server::machine::Machine;
 use crate::server::ring_memory::RingPlan;
@@ -65,12 +69,21 @@ pub fn run(options: ServeOptions) -> Result<(), StartError> {
     let stop = Stop::new().map_err(setup("the end of the listener"))?;
     // Before the shards: an occupied port is found without starting any. Who connects meanwhile waits in the backlog.
     let listener = Listener::bind(SocketAddr::new(options.bind, options.port))?;
-    let banner = Banner { address: listener.address(), cores: &cores, memory_limit_octets, pid: std::process::id() };
+    let data_dir = open_data_dir(options.data_dir)?;
+    let data_path = data_dir.path().to_owned();
+    let banner = Banner {
+        address: listener.address(),
+        cores: &cores,
+        data_path: &data_path,
+        memory_limit_octets,
+        pid: std::process::id(),
+    };
     let shards = start_shards(ShardPlan {
         cores: cores.clone(),
         busy_poll: options.busy_poll,
         memory_limit_octets,
         rings,
+        data_dir,
         definitions: options.definitions,
     })?;
     drop(huge_pages_off);
@@ -82,7 +95,7 @@ pub fn run(options: ServeOptions) -> Result<(), StartError> {
         let signal = shutdown.wait();
         info!(signal, "closing all connections");
         stop.raise();
-        Ok(())
+        Ok::<(), StartError>(())
     })?;
     let deadline = Instant::now() + SHUTDOWN_MOST;
     shards.begin_shutdown();
@@ -91,6 +104,17 @@ pub fn run(options: ServeOptions) -> Result<(), StartError> {
     }
     info!("ended");
     Ok(())
+}
+
+/// The data directory that was asked for, else where it is expected.
+fn open_data_dir(asked: Option<PathBuf>) -> Result<DataDir, StartError> {
+    // What lies there is for this user alone: messages, and hashes of passwords.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let path = match asked {
+        Some(path) => path,
+        None => data_dir::default_path(rustix::process::geteuid().is_root(), |name| std::env::var_os(name))?,
+    };
+    Ok(DataDir::open(&path)?)
 }
 
 /// The rings of each shard. Where too little memory may be locked for as many as there are cores, and no other number

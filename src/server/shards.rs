@@ -2,11 +2,12 @@
 
 use crate::{
     control::{
+        database::Database,
         plane::ControlPlane,
         thread::{Control, Desk},
     },
     definitions::{Registry, ShardIndex, import::Import},
-    server::{allocator, ring_memory::RingPlan, start_error::StartError},
+    server::{allocator, data_dir::DataDir, ring_memory::RingPlan, start_error::StartError},
     shard::{
         Shard,
         event_loop::{self, Gauges, Published, ShardStart},
@@ -40,7 +41,9 @@ pub struct ShardPlan {
     pub memory_limit_octets: u64,
     /// The rings of each executor, so that all fit under the limit on locked memory.
     pub rings: RingPlan,
-    /// What exists from the start on.
+    /// Where what outlives the process is kept.
+    pub data_dir: DataDir,
+    /// What is to exist besides what was kept.
     pub definitions: Option<PathBuf>,
 }
 
@@ -49,26 +52,35 @@ pub struct ShardPlan {
 pub struct RunningShards {
     mailboxes: Vec<Mailbox>,
     gauges: Arc<Vec<Gauges>>,
+    /// Ours until all shards have ended.
+    _data_dir: DataDir,
 }
 
-/// Starts one thread for each shard and loads the definitions. When it returns, every executor has made its rings and
+/// What the database gives at start.
+struct Restored {
+    database: Database,
+    /// The number of this start, never used before and on disk already. What is written from now on carries it.
+    epoch: u64,
+    registry: Registry,
+}
+
+/// Starts one thread for each shard with what was kept. When it returns, every executor has made its rings and
 /// takes connections.
 ///
 /// # Errors
-/// Where the definitions can't be loaded, or a thread can't be made. What an executor is refused with is a
+/// Where what was kept or the definitions file can't be loaded, or a thread can't be made. What an executor is refused with is a
 /// [`StartError::IoUring`].
 pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
     let count = plan.cores.len();
     assert!(count > 0, "a plan without shards");
-    let mut registry = Registry::new();
-    if let Some(path) = &plan.definitions {
-        import_definitions(path, &mut registry, count)?;
-    }
-    let (mut plane, outcome) = ControlPlane::new(registry, count);
+    let Restored { mut database, epoch, registry } = restore(&plan, count)?;
+    let (mut plane, mut outcome) = ControlPlane::new(registry, count);
+    database.commit(&std::mem::take(&mut outcome.durable))?;
+    tracing::debug!(epoch, queues = outcome.created.len(), "definitions are there");
     let (links, mailboxes) = mesh::connect(count);
     let published = Arc::new(Published::new(plane.snapshot()));
     let gauges: Arc<Vec<Gauges>> = Arc::new(std::iter::repeat_with(Gauges::default).take(count).collect());
-    let control = Control::new(plane, outcome, mailboxes.clone(), Arc::clone(&published));
+    let control = Control::new(plane, Some(database), outcome, mailboxes.clone(), Arc::clone(&published));
     let (queue, requests) = mpsc::channel();
     let (failed, failures) = mpsc::channel();
     let clock = Instant::now();
@@ -112,7 +124,7 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
             Err(_) => return Err(setup("a shard's executor", io::Error::other("its thread ended"))),
         }
     }
-    Ok(RunningShards { mailboxes, gauges })
+    Ok(RunningShards { mailboxes, gauges, _data_dir: plan.data_dir })
 }
 
 fn spawn_shard(index: usize, start: ShardStart, started: Sender<Option<String>>) -> Result<JoinHandle<()>, StartError> {
@@ -133,11 +145,26 @@ fn setup(what: &str, source: io::Error) -> StartError {
     StartError::Setup { what: what.into(), source }
 }
 
-fn import_definitions(path: &Path, registry: &mut Registry, shard_count: usize) -> Result<(), StartError> {
+/// Opens the database, begins an epoch, and reads what was kept; the definitions file is merged into it.
+fn restore(plan: &ShardPlan, shard_count: usize) -> Result<Restored, StartError> {
+    let mut database = Database::open(&plan.data_dir.definitions_file())?;
+    let epoch = database.begin_epoch()?;
+    let shards = u16::try_from(shard_count).expect("shards are bounded");
+    let mut registry = match database.load()? {
+        None => Registry::new(),
+        Some(kept) => Registry::restore(kept, shards)
+            .map_err(|error| database.error(format_args!("{}: {}", error.what, error.reason)))?,
+    };
+    if let Some(path) = &plan.definitions {
+        import_definitions(path, &mut registry, shards)?;
+    }
+    Ok(Restored { database, epoch, registry })
+}
+
+fn import_definitions(path: &Path, registry: &mut Registry, shard_count: u16) -> Result<(), StartError> {
     let file = path.display().to_string();
     let octets = std::fs::read(path)
         .map_err(|error| StartError::Definitions(format!("cannot read the definitions file {file}: {error}.")))?;
-    let shard_count = u16::try_from(shard_count).expect("shards are bounded");
     let import = Import::parse(&file, &octets, shard_count);
     let refused = |error: crate::definitions::import::ImportError| {
         StartError::Definitions(format!("cannot use the definitions file {error}"))
@@ -146,7 +173,10 @@ fn import_definitions(path: &Path, registry: &mut Registry, shard_count: usize) 
     for note in &import.notes {
         tracing::warn!("{file}: {note}");
     }
-    import.apply_to(registry).map_err(refused)
+    for note in import.apply_to(registry).map_err(refused)? {
+        tracing::warn!("{file}: {note}");
+    }
+    Ok(())
 }
 
 impl RunningShards {

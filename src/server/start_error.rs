@@ -4,7 +4,9 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use crate::control::database::DatabaseError;
 use crate::server::core_list;
+use crate::server::data_dir::DataDirError;
 
 /// Why the broker cannot start. `Display` is the sentence that the user gets to read.
 #[derive(Debug)]
@@ -34,6 +36,10 @@ pub enum StartError {
     LockedMemory { shards: usize, needed_octets: u64, allowed_octets: u64, shards_possible: usize },
     /// The definitions file cannot be used. The text names the file, the place and the reason.
     Definitions(String),
+    /// The data directory cannot be used.
+    DataDir(DataDirError),
+    /// The database in it cannot be used.
+    Database(DatabaseError),
     /// A thread, shard or signal handler could not be set up.
     Setup { what: String, source: io::Error },
 }
@@ -69,6 +75,12 @@ impl fmt::Display for StartError {
                 core_list::join(available)
             ),
             StartError::Definitions(reason) => f.write_str(reason),
+            StartError::DataDir(reason) => write!(f, "{reason}"),
+            StartError::Database(reason) => write!(
+                f,
+                "cannot use the definitions in {reason}; bring a sound copy of it back, or name another directory with \
+                 --data-dir."
+            ),
             StartError::Setup { what, source } => write!(f, "cannot set up {what}: {source}."),
             _ => self.fmt_io_uring(f),
         }
@@ -136,6 +148,18 @@ impl StartError {
 
 impl std::error::Error for StartError {}
 
+impl From<DataDirError> for StartError {
+    fn from(error: DataDirError) -> Self {
+        Self::DataDir(error)
+    }
+}
+
+impl From<DatabaseError> for StartError {
+    fn from(error: DatabaseError) -> Self {
+        Self::Database(error)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +183,8 @@ mod tests {
             (StartError::IoUringFiltered, "--security-opt"),
             (StartError::IoUring { source: io::Error::other("x") }, "limits"),
             (StartError::IoUring { source: io::ErrorKind::OutOfMemory.into() }, "ulimit -l"),
+            (StartError::DataDir(DataDirError::NoPlace), "--data-dir"),
+            (StartError::Database(DatabaseError { file: "/d".into(), reason: "x".into() }), "--data-dir"),
             (
                 StartError::LockedMemory {
                     shards: 64,

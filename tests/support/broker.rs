@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 /// How long the broker may take to print its banner.
 const START_MAX: Duration = Duration::from_secs(30);
@@ -23,6 +24,8 @@ pub struct Broker {
 struct Process {
     child: Child,
     stderr: Arc<Mutex<String>>,
+    /// Removed with the broker, unless a flag names another.
+    _data_dir: TempDir,
 }
 
 /// The broker that the environment names, if it does.
@@ -32,7 +35,7 @@ pub fn oracle() -> Option<SocketAddr> {
 }
 
 impl Broker {
-    /// A broker on a free port, with two shards unless `flags` say otherwise. The running one where there is one:
+    /// A broker on a free port with a data directory of its own, with two shards unless `flags` say otherwise. The running one where there is one:
     /// then `flags` are ignored, so give only those that the test can do without.
     pub fn start(flags: &[&str]) -> Broker {
         match oracle() {
@@ -62,6 +65,8 @@ impl Broker {
         if !flags.iter().any(|flag| flag.starts_with("--shards") || flag.starts_with("--cores")) {
             command.args(["--shards", "2"]);
         }
+        let data_dir = tempfile::tempdir().expect("a temporary directory");
+        command.env("LEPUS_DATA_DIR", data_dir.path());
         command.args(flags).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the broker's binary starts");
         let stderr = Arc::new(Mutex::new(String::new()));
@@ -74,7 +79,7 @@ impl Broker {
             }
         });
         let stdout = child.stdout.take().expect("stdout is piped");
-        let mut process = Process { child, stderr };
+        let mut process = Process { child, stderr, _data_dir: data_dir };
         let Some(address) = read_banner(stdout) else {
             let _ = process.child.kill();
             let status = process.child.wait();

@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use tempfile::TempDir;
+
 /// The built load generator.
 pub const LEPUS_PERF: &str = env!("CARGO_BIN_EXE_lepus-perf");
 
@@ -24,23 +26,27 @@ fn broker_binary() -> PathBuf {
     directory.join("lepus")
 }
 
-/// A broker on a free port.
+/// A broker on a free port with a data directory of its own.
 pub struct Broker {
     pub child: Child,
     pub uri: String,
+    /// Removed with the broker.
+    _data_dir: TempDir,
 }
 
 impl Broker {
     pub fn start() -> Self {
+        let data_dir = tempfile::tempdir().expect("a temporary directory");
         let mut child = Command::new(broker_binary())
-            .args(["--port", "0", "--shards", "2"])
+            .args(["--port", "0", "--shards", "2", "--data-dir"])
+            .arg(data_dir.path())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the broker starts");
         let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         let uri = lines
             .find_map(|line| line.expect("the banner is text").trim().strip_prefix("listening on ").map(str::to_owned));
-        Self { child, uri: uri.expect("the banner tells the address") }
+        Self { child, uri: uri.expect("the banner tells the address"), _data_dir: data_dir }
     }
 }
 
