@@ -54,6 +54,12 @@ pub const DEAD_LETTERS_MAX: usize = 1024;
 pub const QUEUE_SEGMENT_OCTETS: u64 = 32 << 20;
 /// Memory that messages of durable queues may hold in all before they are moved to disk, in octets.
 pub const QUEUE_MEMORY_OCTETS_DEFAULT: u64 = 64 << 20;
+/// The same for one shard at the least, in octets.
+pub const QUEUE_MEMORY_OCTETS_MIN: u64 = 4 << 20;
+/// The default of the room that is to stay free on the disk, in octets (RabbitMQ's 50 MB).
+pub const DISK_LIMIT_OCTETS_DEFAULT: u64 = 50_000_000;
+/// Journal segments that a shard uses before the oldest is used again.
+pub const JOURNAL_SEGMENTS_TARGET: usize = 4;
 /// What a queue moves to disk at once, in octets, but one block at the least.
 pub const PAGE_OUT_OCTETS_MAX: usize = 1 << 20;
 /// What a shard may have on its way to queues' segment files, in octets.

@@ -481,7 +481,7 @@ impl BlockStore {
         unix_offset_millis: u64,
     ) -> (Vec<u8>, Vec<u8>) {
         let (mut kept, mut kept_bodies) = (Vec::with_capacity(image.len()), vec![]);
-        let mut bodies = Bodies { octets: bodies };
+        let mut bodies = Bodies::new(bodies);
         for record in records(image) {
             let beside = if matches!(record.body(), StoredBody::Beside(_)) { bodies.next() } else { None };
             let mut labels = record.labels();
@@ -512,7 +512,7 @@ impl BlockStore {
 
     fn enter_memory(&mut self, at: usize, mut image: Vec<u8>, bodies: &[u8]) -> Result<(), ExtentFault> {
         let mut beside_octets = 0;
-        let mut bodies = Bodies { octets: bodies };
+        let mut bodies = Bodies::new(bodies);
         let (mut offset, mut count) = (0, 0);
         while offset < image.len() {
             let record = Record::at_front(&image[offset..]);
@@ -627,8 +627,15 @@ pub(super) fn records(image: &[u8]) -> impl Iterator<Item = Record<'_>> {
 }
 
 /// The large bodies behind an image, each behind its length.
-struct Bodies<'a> {
+pub(super) struct Bodies<'a> {
     octets: &'a [u8],
+}
+
+impl<'a> Bodies<'a> {
+    /// Of an extent.
+    pub fn new(octets: &'a [u8]) -> Bodies<'a> {
+        Bodies { octets }
+    }
 }
 
 impl<'a> Iterator for Bodies<'a> {

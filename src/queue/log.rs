@@ -155,7 +155,7 @@ impl Queue {
         }
         Checkpoint {
             queue,
-            delivered_below: log.delivered_below.max(log.redelivered_below),
+            delivered_below: log.asked_below.max(log.redelivered_below),
             position_next: self.position_next,
             levels: fronts.collect(),
             ranges,
@@ -167,7 +167,7 @@ impl Queue {
     pub fn settle_deliveries(&mut self) -> bool {
         let Some(log) = &mut self.log else { return false };
         let exact = log.passed_below.max(log.redelivered_below);
-        let is_inexact = log.delivered_below > exact && self.position_next > 0;
+        let is_inexact = log.asked_below > exact;
         if is_inexact {
             log.delivered_below = exact;
             log.asked_below = exact;

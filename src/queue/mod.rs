@@ -23,6 +23,7 @@ mod overflow;
 mod paging;
 mod priority;
 mod record;
+pub mod recovery;
 mod relocation;
 mod restore;
 #[cfg(test)]

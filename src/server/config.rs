@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 pub use crate::server::core_list::CoreList;
+pub use crate::server::disk_space::DiskLimit;
 pub use crate::server::memory_limit::MemoryLimit;
 
 /// The most shards that may be asked for. Each pair of shards holds rings, so their memory grows with the square.
@@ -91,6 +92,18 @@ pub struct ServeOptions {
     /// One broker uses it at a time. As a service of systemd with StateDirectory= it is that directory.
     #[arg(long, value_name = "DIR", env = "LEPUS_DATA_DIR", hide_env_values = true)]
     pub data_dir: Option<PathBuf>,
+
+    /// Memory above which messages of durable queues leave it and are on disk only, until their turn comes: a share (1%) or a
+    /// size (64MiB, octets), shared by all shards.
+    ///
+    /// No more than a quarter of the memory limit. Messages that end with the process leave the memory at half of that limit.
+    #[arg(long, value_name = "SIZE", env = "LEPUS_QUEUE_MEMORY", default_value = "64MiB", hide_env_values = true)]
+    pub queue_memory: MemoryLimit,
+
+    /// Room that is to stay free on the disk of the data directory: below it publishers are paused. A size (512MiB, 4GB,
+    /// octets); 0 to use all of it.
+    #[arg(long, value_name = "SIZE", env = "LEPUS_DISK_LIMIT", default_value = "50MB", hide_env_values = true)]
+    pub disk_limit: DiskLimit,
 
     /// JSON file with users, vhosts, permissions, exchanges, queues and bindings, as
     /// `rabbitmqctl export_definitions` writes it: what is not there yet is added at each start.

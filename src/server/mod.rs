@@ -10,12 +10,14 @@ mod child_test;
 pub mod config;
 mod core_list;
 pub mod data_dir;
+pub mod disk_space;
 pub mod listener;
 pub mod machine;
 mod memory_limit;
 mod panic_hook;
 mod placement;
 pub mod preflight;
+mod recovery;
 pub mod ring_memory;
 pub mod shards;
 pub mod shutdown;
@@ -82,6 +84,8 @@ pub fn run(options: ServeOptions) -> Result<(), StartError> {
         cores: cores.clone(),
         busy_poll: options.busy_poll,
         memory_limit_octets,
+        queue_memory_octets: options.queue_memory.octets(machine.memory_octets),
+        disk_limit_octets: options.disk_limit.octets(),
         rings,
         data_dir,
         definitions: options.definitions,

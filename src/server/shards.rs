@@ -6,14 +6,28 @@ use crate::{
         plane::ControlPlane,
         thread::{Control, Desk},
     },
-    definitions::{Registry, ShardIndex, import::Import},
-    server::{allocator, data_dir::DataDir, ring_memory::RingPlan, start_error::StartError},
+    definitions::{QueueId, Registry, ShardIndex, import::Import},
+    limits::{JOURNAL_SEGMENT_OCTETS, JOURNAL_SEGMENTS_TARGET, QUEUE_MEMORY_OCTETS_MIN},
+    queue::Queue,
+    server::{
+        allocator,
+        data_dir::DataDir,
+        disk_space,
+        recovery::{RecoveredStore, recover_store},
+        ring_memory::RingPlan,
+        start_error::StartError,
+    },
     shard::{
-        Shard,
+        PersistenceStart, Shard,
         event_loop::{self, Gauges, Published, ShardStart},
         mesh::{self, Mail, Mailbox},
     },
+    store::{
+        JournalOptions,
+        disk_thread::{DiskStart, DiskThreads},
+    },
 };
+use ahash::AHashMap;
 use std::{
     io,
     net::{SocketAddr, TcpStream},
@@ -39,6 +53,10 @@ pub struct ShardPlan {
     pub busy_poll: bool,
     /// Above how much memory publishers are paused, in octets.
     pub memory_limit_octets: u64,
+    /// Above how much memory messages of durable queues are moved to disk, in octets.
+    pub queue_memory_octets: u64,
+    /// Below how much room on the disk publishers are paused, in octets.
+    pub disk_limit_octets: u64,
     /// The rings of each executor, so that all fit under the limit on locked memory.
     pub rings: RingPlan,
     /// Where what outlives the process is kept.
@@ -76,6 +94,11 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
     let Restored { mut database, epoch, registry } = restore(&plan, count)?;
     let (mut plane, mut outcome) = ControlPlane::new(registry, count);
     database.commit(&std::mem::take(&mut outcome.durable))?;
+    let clock = Instant::now();
+    let unix_millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let unix_offset_millis = u64::try_from(unix_millis).unwrap_or(0);
+    let RecoveredStore { files, queues } =
+        recover_store(plan.data_dir.path(), epoch, count, &outcome.created, unix_offset_millis)?;
     tracing::debug!(epoch, queues = outcome.created.len(), "definitions are there");
     let (links, mailboxes) = mesh::connect(count);
     let published = Arc::new(Published::new(plane.snapshot()));
@@ -83,14 +106,19 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
     let control = Control::new(plane, Some(database), outcome, mailboxes.clone(), Arc::clone(&published));
     let (queue, requests) = mpsc::channel();
     let (failed, failures) = mpsc::channel();
-    let clock = Instant::now();
-    let unix_millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-    let unix_offset_millis = u64::try_from(unix_millis).unwrap_or(0);
+    let path = plan.data_dir.path().to_owned();
+    let disk_is_short = disk_space::watch(path, plan.disk_limit_octets, mailboxes.clone())
+        .map_err(|error| setup("the watch over the disk", error))?;
     let reply_secret =
         getrandom::u64().map_err(|error| setup("random numbers", io::Error::other(error.to_string())))?;
-    for (index, (links, core)) in links.into_iter().zip(&plan.cores).enumerate() {
+    for (index, ((links, restored), core)) in links.into_iter().zip(queues).zip(&plan.cores).enumerate() {
         let number = ShardIndex(u16::try_from(index).expect("shards are bounded"));
-        let shard = Shard::new(number, count, published.load(), unix_offset_millis, reply_secret);
+        let shard = Shard::new(number, count, published.load(), unix_offset_millis, reply_secret)
+            .with_persistence(persistence(&plan, epoch, number, restored));
+        let doorbell = Arc::clone(&links.doorbell);
+        let notify = Box::new(move || doorbell.ring());
+        let disk = DiskThreads::start(DiskStart { files: Arc::clone(&files), shard: number.0, notify })
+            .map_err(|error| setup("a shard's disk threads", error))?;
         let desk = Desk::new(Arc::clone(&control), queue.clone());
         let start = ShardStart {
             shard,
@@ -103,8 +131,8 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
             control: Box::new(move |request| desk.ask(request)),
             gauges: Arc::clone(&gauges),
             memory_limit_octets: plan.memory_limit_octets,
-            disk: None,
-            disk_is_short: Arc::default(),
+            disk: Some(disk),
+            disk_is_short: Arc::clone(&disk_is_short),
             collect_memory: allocator::collect,
             clock,
         };
@@ -125,6 +153,29 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
         }
     }
     Ok(RunningShards { mailboxes, gauges, _data_dir: plan.data_dir })
+}
+
+/// What one shard keeps on disk, and how much of it in memory.
+fn persistence(
+    plan: &ShardPlan,
+    epoch: u64,
+    shard: ShardIndex,
+    restored: AHashMap<QueueId, Queue>,
+) -> PersistenceStart {
+    let count = plan.cores.len() as u64;
+    PersistenceStart {
+        journal: JournalOptions {
+            epoch,
+            shard: shard.0,
+            segment_octets: JOURNAL_SEGMENT_OCTETS,
+            segments_target: JOURNAL_SEGMENTS_TARGET,
+        },
+        restored,
+        queue_memory_octets: (plan.queue_memory_octets.min(plan.memory_limit_octets / 4) / count)
+            .max(QUEUE_MEMORY_OCTETS_MIN),
+        // Publishers are paused only where this does not help.
+        transient_memory_octets: plan.memory_limit_octets / 2 / count,
+    }
 }
 
 fn spawn_shard(index: usize, start: ShardStart, started: Sender<Option<String>>) -> Result<JoinHandle<()>, StartError> {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use crate::control::database::DatabaseError;
 use crate::server::core_list;
 use crate::server::data_dir::DataDirError;
+use crate::store::StoreError;
 
 /// Why the broker cannot start. `Display` is the sentence that the user gets to read.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub enum StartError {
     DataDir(DataDirError),
     /// The database in it cannot be used.
     Database(DatabaseError),
+    /// What was left in it cannot be read, or is damaged.
+    Store(StoreError),
     /// A thread, shard or signal handler could not be set up.
     Setup { what: String, source: io::Error },
 }
@@ -81,6 +84,7 @@ impl fmt::Display for StartError {
                 "cannot use the definitions in {reason}; bring a sound copy of it back, or name another directory with \
                  --data-dir."
             ),
+            StartError::Store(reason) => write!(f, "{reason}."),
             StartError::Setup { what, source } => write!(f, "cannot set up {what}: {source}."),
             _ => self.fmt_io_uring(f),
         }
@@ -151,6 +155,12 @@ impl std::error::Error for StartError {}
 impl From<DataDirError> for StartError {
     fn from(error: DataDirError) -> Self {
         Self::DataDir(error)
+    }
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
     }
 }
 

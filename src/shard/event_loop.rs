@@ -190,6 +190,13 @@ pub fn run(start: ShardStart, started: impl FnOnce()) -> Result<(), String> {
 async fn live(start: ShardStart) {
     let doorbell = Arc::clone(&start.links.doorbell);
     let event_loop = Rc::new(RefCell::new(EventLoop::new(start)));
+    {
+        // The queues that were left are told of by mail.
+        let mut event_loop = event_loop.borrow_mut();
+        event_loop.begin_turn();
+        event_loop.take_mail();
+        event_loop.shard.leave_older_journals();
+    }
     let ticking = Rc::clone(&event_loop);
     glommio::spawn_local(async move {
         loop {

@@ -291,7 +291,10 @@ impl Shard {
         loop {
             let Some(persistence) = &mut self.persistence else { return };
             let durable = persistence.journal.durable();
-            let Some(waiter) = persistence.waiters.pop_front_if(|waiter| waiter.sequence <= durable) else { return };
+            if persistence.waiters.front().is_none_or(|waiter| waiter.sequence > durable) {
+                return;
+            }
+            let waiter = persistence.waiters.pop_front().expect("there is one");
             match waiter.waiting {
                 Waiting::Publishes { to, first, last } => self.confirm(to, first, last),
                 Waiting::Delivery { queue, below } => {

@@ -108,8 +108,8 @@ impl Recycling {
     /// The queues that may have something in this segment or one before it.
     fn take_queues(&mut self, segment: u64) -> Vec<(u32, QueueId)> {
         let mut queues = vec![];
-        while let Some(note) = self.notes.pop_front_if(|note| note.segment <= segment) {
-            queues.extend(note.queues);
+        while self.notes.front().is_some_and(|note| note.segment <= segment) {
+            queues.extend(self.notes.pop_front().expect("there is one").queues);
         }
         queues
     }

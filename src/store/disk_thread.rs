@@ -172,13 +172,15 @@ struct ColdDisk {
     created_in: AHashSet<(u64, bool)>,
     /// ... and whether queues' directories were created.
     created_directory: bool,
+    /// Queues in whose directories files were removed since the last sync.
+    removed_in: AHashSet<u64>,
     /// Whether a segment was retired since names in the journals' directory were made durable.
     has_retired: bool,
 }
 
 impl ColdDisk {
     fn new(files: Arc<StoreFiles>, shard: u16) -> ColdDisk {
-        ColdDisk { files, shard, created_in: AHashSet::new(), created_directory: false, has_retired: false }
+        ColdDisk { files, shard, created_in: AHashSet::new(), created_directory: false, removed_in: AHashSet::new(), has_retired: false }
     }
 
     fn execute(&mut self, request: DiskRequest) -> Result<Option<DiskReply>, StoreError> {
@@ -192,6 +194,7 @@ impl ColdDisk {
                 Room::Full => DiskReply::SegmentRefused { segment },
             }),
             DiskRequest::RetireSegment { segment } => {
+                self.sync_removals()?;
                 // Never is a later one gone after a failure of the power and an earlier one not.
                 if std::mem::replace(&mut self.has_retired, true) {
                     self.files.sync_journal_directory()?;
@@ -200,6 +203,7 @@ impl ColdDisk {
                 None
             }
             DiskRequest::RetireOldEpochs => {
+                self.sync_removals()?;
                 self.files.retire_old_epochs()?;
                 None
             }
@@ -216,6 +220,9 @@ impl ColdDisk {
             }
             DiskRequest::RemoveFile { file } => {
                 remove(&self.path(&file))?;
+                if !file.is_transient {
+                    self.removed_in.insert(file.queue);
+                }
                 None
             }
             DiskRequest::RemoveQueue { queue, is_transient } => {
@@ -272,6 +279,17 @@ impl ColdDisk {
             }
             Err(error) => Err(failed_at(&path, "read", place.offset)(error)),
         }
+    }
+
+    /// What was removed must not come back once the journal has forgotten that it is gone.
+    fn sync_removals(&mut self) -> Result<(), StoreError> {
+        for queue in std::mem::take(&mut self.removed_in) {
+            let path = self.files.directory().join(queue_directory(queue, false));
+            if path.exists() {
+                sync_directory(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Transient files are not synced: they are not to outlive the process.

@@ -10,29 +10,37 @@
 
 pub mod aligned;
 pub mod batch;
-mod batch_test;
 pub mod damage;
 pub mod disk;
 pub mod disk_thread;
 pub mod extent;
 pub mod files;
-mod fixture;
 mod hold;
 pub mod journal;
-mod journal_test;
 mod journal_walk;
 pub mod names;
 pub mod queue_segment;
 pub mod range_set;
 pub mod record;
 pub mod replay;
-mod replay_test;
 mod varint;
 
+#[cfg(test)]
+mod batch_test;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod journal_test;
+#[cfg(test)]
+mod replay_test;
+
 pub use aligned::{AlignedBuffer, PAGE_OCTETS};
+pub use damage::{Damage, DamageKind, StoreError};
 pub use disk::{ColdFileId, ColdPlace, DiskReply, DiskRequest};
 pub use extent::{ExtentFault, ExtentHead, put_extent, take_extent};
 pub use journal::{Journal, JournalOptions};
-pub use queue_segment::{ExtentNote, put_trailer};
+pub use names::cold_path;
+pub use queue_segment::{ExtentNote, SegmentContents, put_trailer};
 pub use range_set::RangeSet;
 pub use record::{Checkpoint, Entry};
+pub use replay::{History, ReadSegment};

@@ -130,7 +130,8 @@ impl QueueHistory {
             return;
         }
         self.position_next = self.position_next.max(part.position_next);
-        self.delivered_below = self.delivered_below.max(part.delivered_below);
+        // It may be lower than before: a broker that ends in order says exactly what it has delivered.
+        self.delivered_below = part.delivered_below;
         let mut kept = RangeSet::new();
         whole.ranges.iter().for_each(|(first, count)| kept.insert(*first, *count));
         let fronts = part.levels.clone();
