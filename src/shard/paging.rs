@@ -202,6 +202,9 @@ impl Shard {
 
     /// Many small queues may hold much together: moves what each has to disk, from time to time.
     pub(super) fn page_out_small(&mut self) {
+        if !self.is_over_memory() {
+            return;
+        }
         let unix_offset_millis = self.unix_offset_millis;
         for slot in self.queues.slots() {
             let Self { queues, persistence, .. } = self;

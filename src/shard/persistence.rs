@@ -3,7 +3,7 @@
 //! Messages are put into the journal as they are enqueued, what is gone at the end of each turn. Who waits for a batch to be on
 //! disk (publishers, queues that are about to deliver, files that are to be removed) stands in one row by the batches' numbers.
 
-use super::{Shard, paging::Paging, recycling::Recycling, shard_message::Asker};
+use super::{Shard, paging::Paging, recycling::Recycling, shard_message::Asker, state::QueueCell};
 use crate::{
     connection::{Pause, QueueHandle},
     definitions::{QueueDefinition, QueueId},
@@ -112,8 +112,20 @@ impl Persistence {
         self.repeats = true;
     }
 
+    /// Whether the front message of a queue may be delivered as far as the journal is concerned; asks the journal for what is
+    /// needed.
+    #[inline]
+    pub fn is_clear_to_deliver(&mut self, cell: &mut QueueCell, queue: QueueHandle) -> bool {
+        let gate = cell.queue.gate();
+        if let Some(below) = gate.ask_below {
+            self.await_delivery(queue, below);
+            self.recycling.note(cell, queue.slot, self.journal.gathering_segment());
+        }
+        gate.is_open
+    }
+
     /// Lets a queue go on once all that was put until now is on disk.
-    pub fn await_delivery(&mut self, queue: QueueHandle, below: Position) {
+    fn await_delivery(&mut self, queue: QueueHandle, below: Position) {
         self.journal.put_delivering(queue.id.0, below);
         self.journal.demand();
         self.wait(Waiting::Delivery { queue, below });
