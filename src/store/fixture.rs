@@ -1,7 +1,7 @@
 //! A disk for tests: keeps journal segments in memory, and whatever is asked of it until a test lets it be done.
 
 use super::aligned::AlignedBuffer;
-use super::disk::{DiskReply, DiskRequest};
+use super::disk::DiskRequest;
 use super::journal::{Journal, JournalOptions};
 use super::names::SegmentName;
 use super::record::Entry;

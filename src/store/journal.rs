@@ -318,6 +318,7 @@ impl Journal {
     /// What the disk is to do now, if anything. To be called until there is nothing, after each turn and when
     /// [`next_deadline_micros`](Self::next_deadline_micros) has come.
     pub fn poll_request(&mut self, now_micros: u64) -> Option<DiskRequest> {
+        self.hold.handle_now(now_micros);
         self.poll_commit(now_micros).or_else(|| self.poll_prepare())
     }
 
@@ -330,7 +331,7 @@ impl Journal {
         if !self.is_due() {
             return None;
         }
-        if self.may_hold() && self.hold.holds(now_micros) {
+        if self.may_hold() && self.hold.holds() {
             return None;
         }
         let octets = batch::batch_octets(self.front_octets() - BATCH_HEAD_OCTETS) as u64;

@@ -30,6 +30,8 @@ mod batch_test;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod hold_test;
+#[cfg(test)]
 mod journal_test;
 #[cfg(test)]
 mod replay_test;
