@@ -226,6 +226,10 @@ impl BlockStore {
                     break;
                 }
                 picked.push(at);
+                if block.is_tail {
+                    // Not another large one for each of many queues.
+                    Self::begin_small(chain);
+                }
             }
             chain.cursor = at;
             at = block.next;
