@@ -59,11 +59,9 @@ pub(super) fn recover_store(
             .and_then(|octets| files::read_cold(directory, file, note.offset, octets))
             .map_err(|error| read_error(directory, file, Some(note.offset), error))
     };
-    let recovered =
-        recover(&history, &durable, found, unix_offset_millis, false, &mut read_segment, &mut read_extent)?;
+    let recovered = recover(&history, &durable, found, unix_offset_millis, false, &mut read_segment, &mut read_extent)?;
     remove_needless(directory, &recovered.needless, &durable)?;
-    let mut queues: Vec<AHashMap<QueueId, Queue>> =
-        std::iter::repeat_with(AHashMap::new).take(shard_count).collect();
+    let mut queues: Vec<AHashMap<QueueId, Queue>> = std::iter::repeat_with(AHashMap::new).take(shard_count).collect();
     let homes: AHashMap<QueueId, usize> =
         definitions.iter().map(|definition| (definition.id, usize::from(definition.home.0))).collect();
     let mut messages = 0;

@@ -216,7 +216,8 @@ impl Shard {
             };
             let before = persistence.journal.pending_octets();
             let journal = &mut persistence.journal;
-            let page_outs = cell.queue.relocate(&relocation, &mut |message| forward(journal, id, &message, unix_offset_millis));
+            let page_outs =
+                cell.queue.relocate(&relocation, &mut |message| forward(journal, id, &message, unix_offset_millis));
             let octets = persistence.journal.pending_octets() - before;
             forwarded += octets;
             work.forwarded += octets;

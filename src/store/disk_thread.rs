@@ -180,7 +180,14 @@ struct ColdDisk {
 
 impl ColdDisk {
     fn new(files: Arc<StoreFiles>, shard: u16) -> ColdDisk {
-        ColdDisk { files, shard, created_in: AHashSet::new(), created_directory: false, removed_in: AHashSet::new(), has_retired: false }
+        ColdDisk {
+            files,
+            shard,
+            created_in: AHashSet::new(),
+            created_directory: false,
+            removed_in: AHashSet::new(),
+            has_retired: false,
+        }
     }
 
     fn execute(&mut self, request: DiskRequest) -> Result<Option<DiskReply>, StoreError> {
