@@ -71,7 +71,7 @@ impl BlockStore {
                 let is_restored = extent.is_restored;
                 let (image, bodies) = if is_restored {
                     let settled = std::mem::take(&mut cold.settled);
-                    let kept = self.keep_live(&taken.head, taken.image, taken.bodies, &settled, unix_offset_millis);
+                    let kept = Self::keep_live(&taken.head, taken.image, taken.bodies, &settled, unix_offset_millis);
                     self.cold.as_mut().expect("it has read extents").settled = settled;
                     kept
                 } else {
@@ -86,7 +86,6 @@ impl BlockStore {
 
     /// What of an extent is not dead, with times of expiry on the clock of this process.
     fn keep_live(
-        &self,
         head: &ExtentHead,
         image: &[u8],
         bodies: &[u8],
