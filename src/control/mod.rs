@@ -2,7 +2,7 @@
 //!
 //! * [`plane`]: what it does, as a plain value
 //! * [`database`]: where durable things are kept; `kept_values`: as which octets; `database_file`: in what kind of file
-//! * [`logins`]: credentials
+//! * [`logins`]: whether credentials are right
 //! * [`thread`]: the thread around it, and the one that verifies slow password hashes
 
 pub mod database;
