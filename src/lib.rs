@@ -36,9 +36,11 @@
 //!
 //! `shard/queue_methods.rs` and `shard/exchange_methods.rs` answer from the snapshot what changes nothing. A change is a question
 //! (`shard/control_message.rs`) to the control plane, the only writer (`control/plane.rs`): it changes the registry
-//! (`definitions/registry.rs`), tells the queue's home shard, publishes a new snapshot, then answers. It is asked at once where
-//! nobody else is at it, else through its thread: a shard never waits for its lock (`control/thread.rs`). Until then no further frame of that connection is handled. So whoever acts because of an answer,
-//! on whatever connection and shard, finds what was declared.
+//! (`definitions/registry.rs`), commits what is durable (`control/database.rs`), tells the queue's home shard, publishes a new
+//! snapshot, then answers. It is asked at once where nobody else is at it and nothing is to be kept, else through its thread: a
+//! shard waits neither for its lock nor for the disk (`control/thread.rs`), and all that waits meanwhile shares one commit. Until
+//! then no further frame of that connection is handled. So whoever acts because of an answer, on whatever connection and shard,
+//! finds what was declared; and finds it after a restart (`definitions/restore.rs`), if it is durable.
 //!
 //! # Floors
 //!
@@ -55,7 +57,7 @@
 //! | 4 | [`queue`] | one queue: ready, unacknowledged, consumers, expiry, overflow, priorities, dead letters |
 //! | 5 | [`connection`] | one client's connection: phase, channels, confirms, output |
 //! | 6 | [`shard`] | one core's broker. Drivers: `event_loop`, `mesh`, `socket` |
-//! | 7 | [`control`] | the single writer of the definitions. A driver |
+//! | 7 | [`control`] | the single writer of the definitions, and where they are kept. A driver |
 //! | 8 | [`server`] | the process. Drivers: `listener`, `preflight`, `shards`, `shutdown` |
 //!
 //! # What is not there

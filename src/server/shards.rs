@@ -70,8 +70,7 @@ pub struct ShardPlan {
 pub struct RunningShards {
     mailboxes: Vec<Mailbox>,
     gauges: Arc<Vec<Gauges>>,
-    /// Ours until all shards have ended.
-    _data_dir: DataDir,
+    data_dir: DataDir,
 }
 
 /// What the database gives at start.
@@ -152,7 +151,7 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
             Err(_) => return Err(setup("a shard's executor", io::Error::other("its thread ended"))),
         }
     }
-    Ok(RunningShards { mailboxes, gauges, _data_dir: plan.data_dir })
+    Ok(RunningShards { mailboxes, gauges, data_dir: plan.data_dir })
 }
 
 /// What one shard keeps on disk, and how much of it in memory.
@@ -246,8 +245,11 @@ impl RunningShards {
         }
     }
 
-    /// Waits until every shard has ended, at most until `deadline`. Returns whether all have.
+    /// Waits until every shard has ended, at most until `deadline`. Returns whether all have. The process must end then: it keeps
+    /// the data directory to itself.
     pub fn join(self, deadline: Instant) -> bool {
+        // The control plane's thread, which nobody waits for, may still be writing.
+        std::mem::forget(self.data_dir);
         loop {
             if self.gauges.iter().all(|gauges| gauges.has_ended.load(Ordering::Acquire)) {
                 return true;
