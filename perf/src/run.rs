@@ -1,5 +1,6 @@
 //! One run: a workload against one broker, from its first queue to its [`Run`].
 
+mod outcome;
 mod pace;
 mod place;
 mod stall;
@@ -14,20 +15,19 @@ use std::time::Duration;
 use glommio::ExecutorJoinHandle;
 
 use crate::engine::Shared;
-use crate::engine::check::{Evidence, under_way};
+use crate::engine::check::under_way;
 use crate::engine::client::{Client, Endpoint, Product};
 use crate::engine::clock::{Schedule, nanos};
 use crate::engine::recorder::Recordings;
 use crate::engine::topology::{Made, Topology};
 use crate::engine::trace;
-use crate::engine::unchecked;
 use crate::engine::worker::{self, Event, Report, Snapshot};
 use crate::interrupt;
 use crate::machine::broker_process;
 use crate::machine::process::{Usage, usage};
-use crate::machine::{Pinned, own_cores, unix_millis};
+use crate::machine::{Pinned, unix_millis};
 use crate::options::{RunOptions, Workload};
-use crate::result::{BrokerUse, Check, Counts, Interval, Phase, Run, Target, histogram};
+use crate::result::{Interval, Phase, Run};
 use crate::run::pace::Pace;
 use crate::run::stall::STALL_MAX;
 
@@ -450,134 +450,6 @@ impl<'r> Measurement<'r> {
             self.warnings.push(format!("the queues are left behind: {error}"));
         }
     }
-
-    /// Everything as one.
-    fn result(mut self, is_complete: bool, failures: Vec<String>) -> Run {
-        let options = &self.shared.options;
-        let mut rest = Recordings::default();
-        for snapshot in std::mem::take(&mut self.snapshots).into_values().flatten() {
-            rest.add(snapshot.recordings);
-        }
-        for report in &mut self.reports {
-            rest.add(std::mem::take(&mut report.recordings));
-        }
-        self.totals.counts += rest.counts;
-        self.totals.redelivered += rest.redelivered;
-        self.pace.add_late(&rest);
-        // The wait for what never came was not part of the work.
-        while self.has_stalled && self.intervals.len() > 1 && self.intervals.last().is_some_and(is_empty) {
-            self.intervals.pop();
-        }
-        if let Some(last) = self.intervals.last_mut() {
-            for (name, recorded) in rest.histograms {
-                last.histograms.entry(name).or_default().add(&recorded);
-            }
-        }
-        let sum = |of: fn(&Report) -> u64| self.reports.iter().map(of).sum::<u64>();
-        let (unsent, unanswered) = (sum(|report| report.unsent), sum(|report| report.unanswered));
-        let mut run = Run {
-            scenario: self.labels.scenario.clone(),
-            target: self.target(),
-            round: self.labels.round,
-            workload: options.workload(),
-            rate: options.mean_rate(),
-            seed: options.seed,
-            started_unix_millis: self.started_unix_millis,
-            client_cores: options.cores.as_ref().map(|cores| cores.0.clone()).unwrap_or_default(),
-            broker: self.broker_use(),
-            client_cpu_seconds: self.load_seconds(),
-            phases: std::mem::take(&mut self.phases),
-            invalid: Vec::new(),
-            warnings: Vec::new(),
-            check: Check::default(),
-            intervals: Vec::new(),
-            failures,
-            unchecked: unchecked::reasons(options, is_complete),
-        };
-        if self.has_stalled {
-            run.failures.push(self.stall());
-        }
-        if unanswered > 0 {
-            run.failures.push(format!("{unanswered} publishes or commits were not answered by the broker"));
-        }
-        if unsent > 0 && interrupt::is_requested() {
-            self.warnings.push(format!("{unsent} messages were due and not sent yet when the run was interrupted"));
-        } else if unsent > 0 {
-            run.failures.push(format!(
-                "{unsent} messages should have been sent and were not: the broker did not take them in time"
-            ));
-        }
-        self.forgive_foreign();
-        run.intervals = std::mem::take(&mut self.intervals);
-        run.invalid = self.pace.invalid(options);
-        self.warn(&run);
-        run.warnings = std::mem::take(&mut self.warnings);
-        run.check = Evidence {
-            options,
-            topology: &self.shared.topology,
-            counts: self.totals.counts,
-            redelivered: self.totals.redelivered,
-            reports: std::mem::take(&mut self.reports),
-            is_complete,
-        }
-        .check();
-        run
-    }
-
-    fn target(&self) -> Target {
-        let Product { product, version, platform } = self.product.clone();
-        let own_name = if product.is_empty() { "unknown broker".to_owned() } else { format!("{product} {version}") };
-        let uris: Vec<String> = self.shared.options.uri.iter().map(ToString::to_string).collect();
-        Target {
-            name: self.labels.target_name.clone().unwrap_or(own_name),
-            uri: uris.join(" "),
-            product,
-            version,
-            platform,
-            cores: self.broker_pid.map(broker_process::cores).unwrap_or_default(),
-        }
-    }
-
-    fn broker_use(&self) -> Option<BrokerUse> {
-        let resident = self.intervals.iter().filter_map(|interval| interval.broker_resident_octets).max();
-        let from = self.measured_from.and_then(|sample| sample.broker);
-        Some(BrokerUse {
-            pid: self.broker_pid?,
-            cpu_seconds: cpu_seconds(from, self.last.broker)?,
-            resident_octets_before: self.resident_octets_before,
-            resident_octets_max: resident.unwrap_or(self.resident_octets_before),
-        })
-    }
-
-    fn load_seconds(&self) -> f64 {
-        cpu_seconds(self.measured_from.and_then(|sample| sample.load), self.last.load).unwrap_or(0.0)
-    }
-
-    /// What a reader should know.
-    fn warn(&mut self, run: &Run) {
-        let client_cores = if run.client_cores.is_empty() { own_cores() } else { run.client_cores.clone() };
-        self.warnings.extend(place::warning(&client_cores, &run.target.cores));
-        self.warnings.extend(self.pace.warnings(&self.shared.options, run));
-        let send_lag = run.histogram(histogram::SEND_LAG).unwrap_or_default();
-        let late_millis = send_lag.0.value_at_quantile(0.99) as f64 / 1e6;
-        if run.invalid.is_empty() && !send_lag.is_empty() && late_millis > self.shared.options.send_lag_limit {
-            self.warnings.push(format!(
-                "the broker held publishers up (full socket, confirms, connection.blocked): 1 % of the messages were sent \
-                 {late_millis:.1} ms late or more, which response times include"
-            ));
-        }
-        if self.shared.endpoints.len() > 1 && self.broker_pid.is_none() {
-            self.warnings
-                .push("the brokers' CPU time and memory are not reported: they are several processes".to_owned());
-        }
-        let blocked = self.shared.totals().blocked;
-        if blocked > 0 {
-            self.warnings.push(format!("the broker has blocked publishers {blocked} times (connection.blocked)"));
-        }
-        if interrupt::is_requested() {
-            self.warnings.push("interrupted".to_owned());
-        }
-    }
 }
 
 /// Does something on a connection of its own, on an executor of its own.
@@ -599,10 +471,7 @@ fn control<T>(
     result.map_err(|error| RunError::Broker(endpoint.sentence(&error)))
 }
 
-fn is_empty(interval: &Interval) -> bool {
-    interval.counts == Counts::default()
-}
-
+/// CPU time between two moments; `None` where it is not known.
 fn cpu_seconds(from: Option<Usage>, to: Option<Usage>) -> Option<f64> {
     Some(to?.cpu_seconds - from?.cpu_seconds)
 }
