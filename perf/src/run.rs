@@ -39,6 +39,8 @@ const LOOK_UP: Duration = Duration::from_millis(5);
 const SIGNAL_DELAY: Duration = Duration::from_millis(20);
 /// How long a thread that has a core of its own looks for work before it sleeps: longer than waking up takes.
 const SPIN: Duration = Duration::from_micros(300);
+/// Where messages were refused, nothing may come for so long before all is there.
+const REFUSED_REST: Duration = Duration::from_secs(1);
 /// How long consumers may take to begin.
 const READY_MAX: Duration = Duration::from_secs(60);
 
@@ -397,7 +399,9 @@ impl<'r> Measurement<'r> {
             let totals = shared.totals();
             let are_finished = totals.sources_finished == sources;
             let left = under_way(totals, options, &shared.topology);
-            if are_finished && left == 0 {
+            // Of what was refused some may come all the same, so that the count does not tell when all is there.
+            let is_counted = totals.not_taken == 0 || self.stalled_for() > REFUSED_REST;
+            if are_finished && left == 0 && is_counted {
                 return true;
             }
             let now = clock.nanos();

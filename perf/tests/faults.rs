@@ -194,6 +194,35 @@ fn refused_messages_are_not_lost() {
     assert_eq!((faults(run.check), run.is_right()), ([0; 4], false));
 }
 
+/// Goal: a message that was refused and came all the same is neither doubled nor an excuse for one that is lost; one that was
+/// returned is not lost.
+#[test]
+fn refused_messages_excuse_no_others() {
+    std::thread::scope(|scope| {
+        for line in ["--count 100 -c 10", "--count 100 -c 10 -y 2", "--count 100 -c 10 -r 2000"] {
+            scope.spawn(move || {
+                let run = run(Fault::NackTaken(60), line);
+                let Counts { refused, received, .. } = run.check.totals;
+                assert_eq!((faults(run.check), refused, received), ([0; 4], 1, 100), "{line}");
+                assert!(run.warnings.iter().any(|text| text.starts_with("1 messages came though")), "{line}");
+                assert_eq!(run.unchecked, Vec::<String>::new(), "{line}");
+            });
+            scope.spawn(move || {
+                let run = run(Fault::NackTakenDrop(60, 70), line);
+                assert_eq!(faults(run.check), [1, 0, 0, 0], "{line}");
+            });
+        }
+        for line in ["--count 100 -f mandatory", "--count 100 -f mandatory -c 10 -s 20000 -y 2"] {
+            scope.spawn(move || {
+                let run = run(Fault::Return(60), line);
+                let Counts { returned, received, .. } = run.check.totals;
+                assert_eq!((faults(run.check), returned, received), ([0; 4], 1, 99), "{line}");
+                assert_eq!(run.unchecked, Vec::<String>::new(), "{line}");
+            });
+        }
+    });
+}
+
 /// Goal: a broker that stops for a moment cannot hide it. Every message that was to be sent meanwhile shows it in its
 /// response time, though most of them were sent late, and so have a short service time. The load generator is not to blame.
 /// Method: one unconfirmed message at most, so that the stop of half a second holds the others back; then without that

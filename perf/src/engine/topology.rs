@@ -85,7 +85,7 @@ impl Topology {
     /// The sequence numbers of any producer that come to a queue.
     pub fn progression(&self, queue: usize) -> Progression {
         if self.copies > 1 || self.routes.len() == 1 {
-            return Progression { first: 0, stride: 1 };
+            return Progression::EACH;
         }
         assert!(self.routes.len().is_multiple_of(self.queues.len()), "the keys go round unevenly");
         Progression { first: queue as u64, stride: self.queues.len() as u64 }
@@ -275,7 +275,7 @@ mod tests {
         for line in ["--queues 5 -e x -t fanout", "--queues 5 -e x -k all", "--queues 5 -e x -t topic -k a.b"] {
             let topology = plan(line);
             assert_eq!((topology.copies, topology.bindings.len(), topology.routes.len()), (5, 5, 1), "{line}");
-            assert_eq!(topology.progression(4), Progression { first: 0, stride: 1 });
+            assert_eq!(topology.progression(4), Progression::EACH);
         }
         let keys: Vec<String> = plan("--queues 2 -u q").routes.into_iter().map(|route| route.key).collect();
         assert_eq!(keys, ["q-0", "q-1"]);

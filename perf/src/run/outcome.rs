@@ -70,17 +70,25 @@ impl Measurement<'_> {
         self.forgive_foreign();
         run.intervals = std::mem::take(&mut self.intervals);
         run.invalid = self.pace.invalid(options);
-        self.warn(&run);
-        run.warnings = std::mem::take(&mut self.warnings);
-        run.check = Evidence {
+        let evidence = Evidence {
             options,
             topology: &self.shared.topology,
             counts: self.totals.counts,
             redelivered: self.totals.redelivered,
             reports: std::mem::take(&mut self.reports),
             is_complete,
+        };
+        let finding = evidence.check();
+        run.check = finding.check;
+        run.unchecked.extend(unchecked::refused(&finding));
+        if finding.came_refused > 0 {
+            self.warnings.push(format!(
+                "{} messages came though the broker had refused or returned them: it may, as one of several queues refuses",
+                finding.came_refused
+            ));
         }
-        .check();
+        self.warn(&run);
+        run.warnings = std::mem::take(&mut self.warnings);
         run
     }
 
