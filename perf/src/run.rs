@@ -8,6 +8,7 @@ mod stall;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
@@ -77,8 +78,21 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
+/// What a run has shown last.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// About a second, which is over.
+    pub interval: &'a Interval,
+    /// The load generator was late so often already that the whole run will be invalid.
+    pub is_invalid: bool,
+}
+
+/// Who watches a run: `Break` ends it, with a clause that says why.
+pub type Observe<'o> = dyn FnMut(Progress<'_>) -> ControlFlow<String> + 'o;
+
 /// Runs one workload and returns all that it has shown. Prints nothing. `observe` gets each interval, about one a second, as
-/// soon as it is over. Ends early, and in good order, once [`interrupt::is_requested`].
+/// soon as it is over, and may end the run: then nothing more is sent or awaited, and [`Run::failures`] says why. Ends early,
+/// and in good order, once [`interrupt::is_requested`].
 ///
 /// Latencies of what arrives after the last interval, while what is under way is awaited, belong to the last interval: leaving
 /// them out would hide the slowest.
@@ -86,7 +100,7 @@ impl std::error::Error for RunError {}
 /// # Errors
 /// Where it comes to no result, because the options contradict themselves or the broker refuses what has to come first.
 /// What fails later is told in [`Run::failures`].
-pub fn measure(options: &RunOptions, labels: &Labels, observe: &mut dyn FnMut(&Interval)) -> Result<Run, RunError> {
+pub fn measure(options: &RunOptions, labels: &Labels, observe: &mut Observe<'_>) -> Result<Run, RunError> {
     options.check().map_err(RunError::Options)?;
     let trace = options.trace.as_deref().map(trace::read).transpose().map_err(RunError::Options)?;
     let pinned = options.cores.as_ref().map(|cores| Pinned::to(&cores.0)).transpose().map_err(RunError::Options)?;
@@ -107,7 +121,7 @@ pub fn measure(options: &RunOptions, labels: &Labels, observe: &mut dyn FnMut(&I
 struct Measurement<'r> {
     shared: &'r Arc<Shared>,
     labels: &'r Labels,
-    observe: &'r mut dyn FnMut(&Interval),
+    observe: &'r mut Observe<'r>,
     product: Product,
     made: Made,
     broker_pid: Option<u32>,
@@ -128,6 +142,8 @@ struct Measurement<'r> {
     progress: (u64, u64),
     /// The run ended because nothing more came.
     has_stalled: bool,
+    /// Why who watches has ended it.
+    ended_early: Option<String>,
 }
 
 /// What was used at one moment.
@@ -140,11 +156,7 @@ struct Sample {
 
 impl<'r> Measurement<'r> {
     /// Declares what is needed.
-    fn begin(
-        shared: &'r Arc<Shared>,
-        labels: &'r Labels,
-        observe: &'r mut dyn FnMut(&Interval),
-    ) -> Result<Self, RunError> {
+    fn begin(shared: &'r Arc<Shared>, labels: &'r Labels, observe: &'r mut Observe<'r>) -> Result<Self, RunError> {
         let options = &shared.options;
         let broker_pid = options.broker_pid.or_else(|| place::broker_process(&shared.endpoints));
         if let Some(pid) = options.broker_pid
@@ -189,6 +201,7 @@ impl<'r> Measurement<'r> {
             warnings: Vec::new(),
             progress: (0, 0),
             has_stalled: false,
+            ended_early: None,
         })
     }
 
@@ -384,7 +397,11 @@ impl<'r> Measurement<'r> {
             histograms: all.histograms,
         };
         self.last = now;
-        (self.observe)(&interval);
+        let is_invalid = !is_warm_up && self.pace.is_lost(&self.shared.options, schedule.measured_part(at));
+        if let ControlFlow::Break(reason) = (self.observe)(Progress { interval: &interval, is_invalid }) {
+            self.ended_early.get_or_insert(reason);
+            self.shared.stop();
+        }
         self.intervals.push(interval);
     }
 
@@ -395,7 +412,7 @@ impl<'r> Measurement<'r> {
         let (options, clock) = (&shared.options, shared.clock);
         let from = clock.nanos();
         let sources = if options.workload.is_churn() { options.producers } else { options.sources() } as u64;
-        while !shared.has_failed() {
+        while !shared.has_failed() && self.ended_early.is_none() {
             let totals = shared.totals();
             let are_finished = totals.sources_finished == sources;
             let left = under_way(totals, options, &shared.topology);

@@ -2,8 +2,9 @@
 
 mod stub_broker;
 
+use std::ops::ControlFlow;
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lepus_perf::options::RunOptions;
 use lepus_perf::result::{Check, Counts, Run, histogram};
@@ -14,7 +15,7 @@ fn run(fault: Fault, line: &str) -> Run {
     let uri = stub_broker::start(fault);
     let words = ["--uri", &uri].into_iter().chain(line.split_whitespace());
     let options = RunOptions::try_parse_from(words).expect("well-formed");
-    measure(&options, &Labels::default(), &mut |_| {}).expect("the stub serves")
+    measure(&options, &Labels::default(), &mut |_| ControlFlow::Continue(())).expect("the stub serves")
 }
 
 fn faults(check: Check) -> [u64; 4] {
@@ -221,6 +222,25 @@ fn refused_messages_excuse_no_others() {
             });
         }
     });
+}
+
+/// Goal: who watches a run can end it: nothing more is awaited, what was measured is kept, and the run says why it is short.
+#[test]
+fn a_run_that_is_ended_early() {
+    let uri = stub_broker::start(Fault::Stall(1500, Duration::from_secs(3)));
+    let line = format!("--uri {uri} -r 1000 --warmup 0 -z 60 -c 10 -a --send-lag-limit 100");
+    let options = RunOptions::try_parse_from(line.split_whitespace()).expect("well-formed");
+    let began = Instant::now();
+    let mut seconds = 0;
+    let run = measure(&options, &Labels::default(), &mut |_| {
+        seconds += 1;
+        if seconds < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break("enough is seen".to_owned()) }
+    });
+    let run = run.expect("the stub serves");
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert_eq!((run.failures, faults(run.check)), (vec!["ended early: enough is seen".to_owned()], [0; 4]));
+    assert!(run.unchecked.iter().any(|text| text.contains("ended before")), "{:?}", run.unchecked);
+    assert!((1000..=1510).contains(&run.check.totals.published), "{:?}", run.check.totals);
 }
 
 /// Goal: a broker that stops for a moment cannot hide it. Every message that was to be sent meanwhile shows it in its

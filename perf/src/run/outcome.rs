@@ -57,11 +57,13 @@ impl Measurement<'_> {
         if self.has_stalled {
             run.failures.push(self.stall());
         }
-        if unanswered > 0 {
+        if let Some(reason) = &self.ended_early {
+            run.failures.push(format!("ended early: {reason}"));
+        } else if unanswered > 0 {
             run.failures.push(format!("{unanswered} publishes or commits were not answered by the broker"));
         }
-        if unsent > 0 && interrupt::is_requested() {
-            self.warnings.push(format!("{unsent} messages were due and not sent yet when the run was interrupted"));
+        if unsent > 0 && (interrupt::is_requested() || self.ended_early.is_some()) {
+            self.warnings.push(format!("{unsent} messages were due and not sent yet when the run was ended"));
         } else if unsent > 0 {
             run.failures.push(format!(
                 "{unsent} messages should have been sent and were not: the broker did not take them in time"

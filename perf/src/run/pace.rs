@@ -8,6 +8,10 @@ use crate::result::{Recorded, Run, histogram};
 const BUSY_PART_MAX: f64 = 0.95;
 /// Less time than this says nothing of that, in nanoseconds.
 const BUSY_NANOS_MIN: u64 = 500_000_000;
+/// So many messages may be later than the limit.
+const LAG_QUANTILE: f64 = 0.99;
+/// More messages than this, by what has come, will not be sent.
+const EXPECTED_MARGIN: f64 = 1.1;
 /// Lags of our own above this part of the response times are a part that should be known.
 const OWN_PART_MAX: f64 = 0.1;
 
@@ -43,6 +47,15 @@ impl Pace {
         }
     }
 
+    /// Whether, after this part of the measured time, so many messages were late that the rest of it will not make up for them.
+    pub fn is_lost(&self, options: &RunOptions, part: f64) -> bool {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "milliseconds")]
+        let limit_nanos = (options.send_lag_limit * 1e6) as u64;
+        let late = self.own_lag.count_above(limit_nanos) as f64;
+        let expected = self.own_lag.0.len() as f64 / part.clamp(0.01, 1.0);
+        late > expected * (1.0 - LAG_QUANTILE) * EXPECTED_MARGIN
+    }
+
     /// The threads that had hardly anything to wait for, and the part of the time that the busiest was at work.
     fn full_threads(&self) -> (usize, f64) {
         let parts = self.busy.iter().filter(|(_, measured)| *measured >= BUSY_NANOS_MIN);
@@ -54,7 +67,7 @@ impl Pace {
     /// Why latencies must not be trusted.
     pub fn invalid(&self, options: &RunOptions) -> Vec<String> {
         let limit_millis = options.send_lag_limit;
-        let lag_millis = millis(&self.own_lag, 0.99);
+        let lag_millis = millis(&self.own_lag, LAG_QUANTILE);
         if lag_millis > limit_millis {
             return vec![format!(
                 "the load generator was late: 1 % of the messages that the broker did not hold up were sent {lag_millis:.1} ms \
@@ -104,4 +117,23 @@ impl Pace {
 
 fn millis(recorded: &Recorded, quantile: f64) -> f64 {
     recorded.0.value_at_quantile(quantile) as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a run is given up only where what was late is more than 1 % of all that may still come.
+    #[test]
+    fn lateness_that_cannot_be_made_up_for() {
+        let options = RunOptions::try_parse_from(["-r", "1000", "--send-lag-limit", "1"]).expect("well-formed");
+        let lost = |late: u64, part: f64| {
+            let mut pace = Pace::new(1);
+            pace.own_lag.0.record_n(100, 1000 - late).expect("in bounds");
+            pace.own_lag.0.record_n(5_000_000, late).expect("in bounds");
+            pace.is_lost(&options, part)
+        };
+        assert_eq!([lost(0, 0.2), lost(11, 1.0), lost(12, 1.0)], [false, false, true]);
+        assert_eq!([lost(54, 0.2), lost(56, 0.2), lost(1000, 0.001)], [false, true, false]);
+    }
 }
