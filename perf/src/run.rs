@@ -25,7 +25,7 @@ use crate::engine::trace;
 use crate::engine::worker::{self, Event, Report, Snapshot};
 use crate::interrupt;
 use crate::machine::broker_process;
-use crate::machine::process::{Usage, usage};
+use crate::machine::process::{Usage, Written, usage};
 use crate::machine::{Pinned, unix_millis};
 use crate::options::{RunOptions, Workload};
 use crate::result::{Interval, Phase, Run};
@@ -394,6 +394,8 @@ impl<'r> Measurement<'r> {
             backlog: under_way(self.shared.totals(), &self.shared.options, &self.shared.topology),
             broker_cpu_seconds: cpu_seconds(self.last.broker, now.broker),
             broker_resident_octets: now.broker.map(|usage| usage.resident_octets),
+            broker_disk_octets: written(self.last.broker, now.broker).map(|written| written.disk_octets),
+            broker_write_calls: written(self.last.broker, now.broker).map(|written| written.calls),
             histograms: all.histograms,
         };
         self.last = now;
@@ -495,4 +497,9 @@ fn control<T>(
 /// CPU time between two moments; `None` where it is not known.
 fn cpu_seconds(from: Option<Usage>, to: Option<Usage>) -> Option<f64> {
     Some(to?.cpu_seconds - from?.cpu_seconds)
+}
+
+/// What was written between two moments; `None` where it is not known.
+fn written(from: Option<Usage>, to: Option<Usage>) -> Option<Written> {
+    Some(to?.written?.since(from?.written?))
 }

@@ -297,7 +297,11 @@ fn unchecked_notes(columns: &[Shown]) -> Vec<String> {
 impl Table {
     /// Metrics that a column knows, in order.
     pub fn metrics(&self) -> Vec<Metric> {
-        let known = |metric: &&Metric| self.columns.iter().any(|column| column.estimate(metric).is_some());
+        // Where nobody writes to disk there is nothing to say of it.
+        let says = |metric: &Metric, value: f64| value > 0.0 || !matches!(metric, Metric::Disk | Metric::Amplification);
+        let known = |metric: &&Metric| {
+            self.columns.iter().any(|column| column.estimate(metric).is_some_and(|one| says(metric, one.value)))
+        };
         let all = self.columns[0].estimates.iter().map(|(metric, _)| metric);
         // The rate has a line of its own kind already, and is asked for in conditions only.
         let mut metrics: Vec<Metric> = all.filter(known).filter(|metric| **metric != Metric::Rate).cloned().collect();

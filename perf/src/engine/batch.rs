@@ -76,6 +76,8 @@ pub struct Batch {
     slots: Vec<Slot>,
     /// The slot that comes next.
     next: usize,
+    /// Octets of each body, where all are alike.
+    body_octets: Option<u64>,
 }
 
 /// One message in the row.
@@ -83,6 +85,7 @@ pub struct Batch {
 struct Slot {
     start: usize,
     body: usize,
+    body_octets: usize,
     stamp_octets: usize,
     rest_checksum: u32,
     end: usize,
@@ -100,6 +103,7 @@ impl Batch {
     ) -> Self {
         let mut batch = Self {
             is_reused: content.sizes.is_fixed() && trace.is_none(),
+            body_octets: (content.sizes.is_fixed() && trace.is_none()).then(|| content.sizes.least() as u64),
             content,
             channel,
             frame_octets_max,
@@ -168,7 +172,8 @@ impl Batch {
         put_content(&mut self.octets, self.channel, &property_octets, filler, self.frame_octets_max);
         let stamp_octets = size.min(STAMP_OCTETS);
         let rest_checksum = rest_checksum(&filler[stamp_octets..]);
-        self.slots.push(Slot { start, body, stamp_octets, rest_checksum, end: self.octets.len() });
+        let end = self.octets.len();
+        self.slots.push(Slot { start, body, body_octets: size, stamp_octets, rest_checksum, end });
         self.made += 1;
     }
 
@@ -190,6 +195,15 @@ impl Batch {
     #[inline]
     pub fn octets(&self, count: usize) -> &[u8] {
         &self.octets[self.slots[self.next].start..self.slots[self.next + count - 1].end]
+    }
+
+    /// Octets of the bodies of the next `count` messages.
+    #[inline]
+    pub fn body_octets(&self, count: usize) -> u64 {
+        match self.body_octets {
+            Some(octets) => octets * count as u64,
+            None => self.slots[self.next..self.next + count].iter().map(|slot| slot.body_octets as u64).sum(),
+        }
     }
 
     /// How many messages are whole within so many octets from the next one on.

@@ -251,6 +251,7 @@ impl Source {
                 window.take_back((stamped - whole) as u64);
             }
         }
+        recorder.counts.published_octets += self.batch.body_octets(whole);
         self.batch.advance(whole);
         self.published += whole as u64;
         self.in_transaction += whole as u64;

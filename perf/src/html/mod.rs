@@ -103,6 +103,7 @@ fn run_data(run: &Run, names: &[String]) -> Json {
         "backlog": series(&|moment| json!(moment.backlog)),
         "cpu": series(&|moment| json!(moment.broker_cpu_seconds.filter(|_| moment.seconds > 0.0).map(|used| rounded(used / moment.seconds, 1e4)))),
         "resident": series(&|moment| json!(moment.broker_resident_octets)),
+        "disk": series(&|moment| json!(moment.broker_disk_octets.filter(|_| moment.seconds > 0.0).map(|octets| rounded(octets as f64 / moment.seconds, 1.0)))),
         "latencies": latencies,
     })
 }
@@ -125,6 +126,9 @@ fn sum(intervals: &[Interval]) -> Interval {
         all.backlog = all.backlog.max(interval.backlog);
         all.broker_cpu_seconds = all.broker_cpu_seconds.zip(interval.broker_cpu_seconds).map(|(sum, more)| sum + more);
         all.broker_resident_octets = all.broker_resident_octets.max(interval.broker_resident_octets);
+        let sum = |own: Option<u64>, more: Option<u64>| own.zip(more).map(|(own, more)| own + more);
+        all.broker_disk_octets = sum(all.broker_disk_octets, interval.broker_disk_octets);
+        all.broker_write_calls = sum(all.broker_write_calls, interval.broker_write_calls);
         for (name, recorded) in &interval.histograms {
             all.histograms.entry(name.clone()).or_default().add(recorded);
         }

@@ -93,6 +93,7 @@ function drawSeries() {
     [`p50 of ${name || "latency"}`, latency("p50"), timeText, true], [`p99 of ${name || "latency"}`, latency("p99"), timeText, true],
     [`Longest ${name || "latency"}`, latency("max"), timeText, true], ["Backlog, messages", (run) => run.backlog, countText],
     ["Broker CPU, cores", (run) => run.cpu, cores], ["Broker memory, resident", (run) => run.resident, octetsText, false, 1048576],
+    ["Broker writes to disk, a second", (run) => run.disk, octetsText, false, 1048576],
   ];
   const end = Math.max(1, ...runs.map(({ run }) => Math.max(0, ...run.start.map((start, index) => start + run.seconds[index]))));
   const shade = Math.min(...runs.map(({ run }) => run.warm_up), end);
@@ -103,7 +104,7 @@ function drawSeries() {
       const points = run.start.map((start, index) => [start + run.seconds[index] / 2, values[index]]);
       return [{ title: titleOf(column), colour: colourOf(column.index), dash: dashOf(column.index), points }];
     });
-    if (series.length === 0 || (title.startsWith("Backlog") && series.every((one) => one.points.every((point) => !point[1])))) return [];
+    if (series.length === 0 || (/^Backlog|to disk/.test(title) && series.every((one) => one.points.every((point) => !point[1])))) return [];
     const holder = element("div", { class: "chart" });
     const isLogarithmic = Boolean(isTime) && part("logarithmic").checked;
     return [{ box: element("div", {}, element("h4", {}, title), holder), draw: () => lineChart(holder, {
@@ -220,7 +221,7 @@ function drawDetails() {
   const details = columns.filter((column) => column.runs.length > 0).flatMap((column) => {
     const [run] = column.runs;
     const { target, broker } = run;
-    const use = broker ? `${digits(broker.cpu_seconds)} CPU seconds, ${octetsText(broker.resident_octets_before)} resident before, ${octetsText(broker.resident_octets_max)} at most (process ${broker.pid})` : null;
+    const use = broker ? `${digits(broker.cpu_seconds)} CPU seconds, ${octetsText(broker.resident_octets_before)} resident before, ${octetsText(broker.resident_octets_max)} at most, ${broker.disk_octets === null ? "writes to disk not available" : `${octetsText(broker.disk_octets)} written to disk in ${countText(broker.write_calls)} calls`} (process ${broker.pid})` : null;
     const totals = Object.entries(run.check.totals).filter(([, count]) => count > 0).map(([what, count]) => `${count} ${what}`);
     return [element("h3", {}, titleOf(column)), facts([
       ["Broker", [target.product, target.version, target.platform].filter((text) => text).join(" ")], ["Address", target.uri], ["Its cores", listText(target.cores)],

@@ -8,7 +8,10 @@ use crate::engine::worker::Report;
 use crate::interrupt;
 use crate::machine::{broker_process, own_cores};
 use crate::result::{BrokerUse, Check, Counts, Interval, Run, Target, histogram};
-use crate::run::{Measurement, cpu_seconds, place};
+use crate::run::{Measurement, cpu_seconds, place, written};
+
+/// A broker that has written less than this part of persistent messages' octets does not keep them on disk.
+const WRITTEN_PART_MIN: f64 = 0.9;
 
 impl Measurement<'_> {
     /// Everything as one.
@@ -116,6 +119,8 @@ impl Measurement<'_> {
             cpu_seconds: cpu_seconds(from, self.last.broker)?,
             resident_octets_before: self.resident_octets_before,
             resident_octets_max: resident.unwrap_or(self.resident_octets_before),
+            disk_octets: written(from, self.last.broker).map(|written| written.disk_octets),
+            write_calls: written(from, self.last.broker).map(|written| written.calls),
         })
     }
 
@@ -140,6 +145,7 @@ impl Measurement<'_> {
             self.warnings
                 .push("the brokers' CPU time and memory are not reported: they are several processes".to_owned());
         }
+        self.warnings.extend(unwritten(run, self.shared.options.is_persistent()));
         let blocked = self.shared.totals().blocked;
         if blocked > 0 {
             self.warnings.push(format!("the broker has blocked publishers {blocked} times (connection.blocked)"));
@@ -148,6 +154,16 @@ impl Measurement<'_> {
             self.warnings.push("interrupted".to_owned());
         }
     }
+}
+
+/// Persistent messages of which the broker has hardly written anything.
+fn unwritten(run: &Run, is_persistent: bool) -> Option<String> {
+    let part = run.disk_use()?.amplification.filter(|part| is_persistent && *part < WRITTEN_PART_MIN)?;
+    Some(format!(
+        "the messages are persistent, and the broker wrote {:.0} % of their octets to disk meanwhile: what it confirms is not \
+         there, unless it was acknowledged before",
+        100.0 * part
+    ))
 }
 
 fn is_empty(interval: &Interval) -> bool {
