@@ -25,6 +25,7 @@ use crate::engine::trace;
 use crate::engine::worker::{self, Event, Report, Snapshot};
 use crate::interrupt;
 use crate::machine::broker_process;
+use crate::machine::page_cache::drop_page_cache;
 use crate::machine::process::{Usage, Written, usage};
 use crate::machine::{Pinned, unix_millis};
 use crate::options::{RunOptions, Workload};
@@ -285,6 +286,7 @@ impl<'r> Measurement<'r> {
             let is_published = totals.sources_finished == options.sources() as u64;
             if phase == Some("publish") && is_published {
                 self.end_phase("publish", phase_from, totals.published);
+                self.cool();
                 phase = Some("consume");
                 phase_from = (clock.nanos(), totals.received);
                 shared.begin_consuming();
@@ -309,6 +311,22 @@ impl<'r> Measurement<'r> {
         if interrupt::is_requested() && !self.shared.has_failed() {
             self.shared.fail("interrupted before the first message".to_owned());
         }
+    }
+
+    /// What is on disk is read from there from now on, where that is wanted and possible.
+    fn cool(&mut self) {
+        if !self.shared.options.cold {
+            return;
+        }
+        let cooled = match self.broker_pid {
+            Some(_) => drop_page_cache().map_err(|error| format!("{error}; root may")),
+            None => Err("the broker is not on this machine".to_owned()),
+        };
+        if let Err(reason) = cooled {
+            self.warnings.push(format!("--cold: the page cache was not dropped: {reason}"));
+        }
+        // Nothing went on meanwhile, and nothing was to.
+        self.progress.1 = self.shared.clock.nanos();
     }
 
     fn end_phase(&mut self, name: &str, from: (u64, u64), messages: u64) {

@@ -3,6 +3,7 @@
 mod bootstrap;
 pub mod column;
 mod condition;
+mod durability;
 mod metric;
 mod table;
 mod text;

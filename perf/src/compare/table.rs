@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::bootstrap::{Estimate, Seeds, estimates};
+use super::durability;
 use super::metric::Metric;
 use crate::compare::column::{Column, best_common, titles};
 use crate::result::{Run, histogram};
@@ -248,6 +249,7 @@ fn notes_of(columns: &[Shown]) -> Vec<String> {
             notes.push(format!("{title}: too few intervals were measured for intervals of confidence"));
         }
     }
+    notes.extend(durability::notes(&columns.iter().flat_map(|shown| shown.column.runs()).collect::<Vec<_>>()));
     notes.extend(unchecked_notes(columns));
     let has_intervals =
         |shown: &&Shown| shown.estimates.iter().flat_map(|(_, one)| one).any(|one| one.interval.is_some());

@@ -61,7 +61,8 @@ impl Evidence<'_> {
             for (&producer, &count) in &published {
                 let not_taken = refusals.get(&producer).unwrap_or(&all_taken);
                 for queue in 0..queues {
-                    let progression = if is_by_key { Progression::EACH } else { topology.progression(queue) };
+                    let progression =
+                        if is_by_key { Progression::EACH } else { topology.progression(queue).of_producer(producer) };
                     faults.add(match views.remove(&(queue, producer)) {
                         Some(lanes) => sequence::finish(lanes, count, not_taken),
                         None => nothing_came(progression, count, not_taken),

@@ -28,6 +28,12 @@ impl Progression {
     /// All of them.
     pub const EACH: Self = Self { first: 0, stride: 1 };
 
+    /// Those that come from another producer, where this is the first one's: each begins with another queue.
+    pub fn of_producer(self, producer: usize) -> Self {
+        let behind = producer as u64 % self.stride;
+        Self { first: (self.first + self.stride - behind) % self.stride, stride: self.stride }
+    }
+
     /// How many of the numbers are below `published`.
     pub fn count_below(self, published: u64) -> u64 {
         published.saturating_sub(self.first).div_ceil(self.stride)

@@ -262,7 +262,8 @@ impl Sink {
         let (progression, readers) = self.readers[self.queue];
         if producer < self.producers {
             let lane = &mut self.lanes[self.queue * self.producers + producer];
-            lane.get_or_insert_with(|| Box::new(Lane::new(progression, readers))).receive(stamp.sequence);
+            let new = || Box::new(Lane::new(progression.of_producer(usize::from(stamp.producer)), readers));
+            lane.get_or_insert_with(new).receive(stamp.sequence);
         } else if self.is_earlier {
             let lane = self.earlier_lanes.entry((self.queue, producer));
             lane.or_insert_with(|| Lane::new(progression, readers)).receive(stamp.sequence);

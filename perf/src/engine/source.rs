@@ -108,7 +108,7 @@ impl Source {
         Self {
             channel,
             index,
-            batch: Batch::new(Arc::clone(&shared.content), channel, frame_octets_max, seed, reply_to, trace),
+            batch: Batch::new(Arc::clone(&shared.content), (index, channel), frame_octets_max, seed, reply_to, trace),
             window: options.confirm.map(|window| ConfirmWindow::new(window, options.is_open_loop())),
             published: 0,
             not_taken: NotTaken::default(),

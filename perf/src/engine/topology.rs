@@ -25,7 +25,7 @@ pub struct Route {
 pub struct Topology {
     /// All queues.
     pub queues: Vec<String>,
-    /// A producer's n-th message has the n-th of these, and so on in turn.
+    /// The first producer's n-th message has the n-th of these, and so on in turn; each further one begins with the next.
     pub routes: Vec<Route>,
     /// Binding keys and arguments with the index of their queue.
     bindings: Vec<(String, FieldTable, usize)>,
@@ -82,7 +82,7 @@ impl Topology {
         Self { queues, routes, bindings, copies }
     }
 
-    /// The sequence numbers of any producer that come to a queue.
+    /// The sequence numbers of the first producer that come to a queue; [`Progression::of_producer`] has the others'.
     pub fn progression(&self, queue: usize) -> Progression {
         if self.copies > 1 || self.routes.len() == 1 {
             return Progression::EACH;
@@ -264,11 +264,13 @@ mod tests {
             let topology = plan(line);
             for number in 0..100_u64 {
                 let key = usize::try_from(number).expect("small") % topology.routes.len();
-                let queue = topology.bindings[key].2;
-                for index in 0..topology.queues.len() {
-                    let progression = topology.progression(index);
-                    let comes = progression.count_below(number + 1) > progression.count_below(number);
-                    assert_eq!(comes, index == queue, "{line}: message {number}, queue {index}");
+                for (producer, index) in
+                    (0..20).flat_map(|one| (0..topology.queues.len()).map(move |queue| (one, queue)))
+                {
+                    let queue = topology.bindings[(key + producer) % topology.routes.len()].2;
+                    let progression = topology.progression(index).of_producer(producer);
+                    let comes = progression.count_in(number..number + 1) > 0;
+                    assert_eq!(comes, index == queue, "{line}: producer {producer}, message {number}, queue {index}");
                 }
             }
         }

@@ -46,7 +46,7 @@ pub fn usage(pid: u32) -> Option<Usage> {
 }
 
 /// Fields 14 and 15 of `/proc/PID/stat`; the name, field 2, may hold blanks and brackets.
-fn cpu_ticks(stat: &str) -> Option<u64> {
+pub(super) fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, behind_name) = stat.rsplit_once(") ")?;
     let mut fields = behind_name.split(' ').skip(11);
     Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
