@@ -293,7 +293,8 @@ fn machine(text: &mut String, run: &Run, origin: &Origin) {
     let client = if run.client_cores.is_empty() { "any core".to_owned() } else { cores(&run.client_cores) };
     let broker =
         if run.target.cores.is_empty() { String::new() } else { format!(", broker on {}", cores(&run.target.cores)) };
-    let line = format!("load CPU {:.2} s on {client}{broker}", run.client_cpu_seconds);
+    let busy = run.client_busy_part.map_or_else(String::new, |part| format!(" (busy {:.0} %)", 100.0 * part));
+    let line = format!("load CPU {:.2} s{busy} on {client}{broker}", run.client_cpu_seconds);
     writeln!(text, "  {:<9}{line}", "cores").expect(FITS);
     let Origin { cpu_model, processors, kernel, memory_octets, .. } = origin;
     if !cpu_model.is_empty() {

@@ -84,6 +84,9 @@ pub struct Run {
     pub broker: Option<BrokerUse>,
     /// CPU time of the load generator in the measured time, in seconds.
     pub client_cpu_seconds: f64,
+    /// The part of the measured time that its busiest thread was at work, not looking or waiting for work; `None`: not known.
+    #[serde(default)]
+    pub client_busy_part: Option<f64>,
     /// Why its latencies must not be trusted; empty: they may.
     pub invalid: Vec<String>,
     /// What a reader should know, such as shared cores.

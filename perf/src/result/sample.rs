@@ -83,6 +83,7 @@ pub fn bare(name: &str, product: &str, round: u32) -> Run {
             write_calls: Some(12_345),
         }),
         client_cpu_seconds: 4.5,
+        client_busy_part: Some(0.42),
         invalid: if is_other && round == 1 {
             vec!["the load generator fell behind: send lag".to_owned()]
         } else {

@@ -49,6 +49,7 @@ impl Measurement<'_> {
             client_cores: options.cores.as_ref().map(|cores| cores.0.clone()).unwrap_or_default(),
             broker: self.broker_use(),
             client_cpu_seconds: self.load_seconds(),
+            client_busy_part: self.pace.busy_part(),
             phases: std::mem::take(&mut self.phases),
             invalid: Vec::new(),
             warnings: Vec::new(),
