@@ -244,6 +244,7 @@ pub fn json_of(tables: &[Table], failures: &[String]) -> Json {
             "heading": table.heading, "histogram": table.histogram, "notes": table.notes,
             "metrics": table.metrics().iter().map(|metric| json!({
                 "name": metric.name(), "unit": if metric.is_latency() { "ns" } else { metric.unit().trim() },
+                "is_cost": metric.is_cost(),
             })).collect::<Vec<_>>(),
             "columns": (0..table.columns.len()).map(|index| column(table, index)).collect::<Vec<_>>(),
         })

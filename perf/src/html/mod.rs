@@ -93,7 +93,8 @@ fn run_data(run: &Run, names: &[String]) -> Json {
     json!({
         "round": run.round, "target": run.target, "scenario": run.scenario, "workload": run.workload, "rate": run.rate,
         "seed": run.seed, "started": run.started_unix_millis, "client_cores": run.client_cores, "check": run.check,
-        "broker": run.broker, "client_cpu_seconds": run.client_cpu_seconds, "invalid": run.invalid,
+        "broker": run.broker, "client_cpu_seconds": run.client_cpu_seconds,
+        "client_busy_part": run.client_busy_part, "invalid": run.invalid,
         "warnings": run.warnings, "failures": run.failures, "unchecked": run.unchecked, "has_faults": run.has_faults(),
         "start": series(&|moment| json!(rounded(moment.start_seconds, 1e3))),
         "seconds": series(&|moment| json!(rounded(moment.seconds, 1e3))),

@@ -177,7 +177,7 @@ function cells(metric, value, index) {
   if (index === 0) return own;
   const [from, to] = value.ratio_interval ?? [1, 1];
   const isMore = from > 1;
-  const style = isMore || to < 1 ? (isMore === isTime ? "worse" : "better") : "";
+  const style = isMore || to < 1 ? (isMore === metric.is_cost ? "worse" : "better") : "";
   return [...own, element("td", { class: style }, value.ratio === null ? "" : `${ratioText(value.ratio)}×`),
     element("td", { class: "range" }, range(value.ratio_interval, ratioText))];
 }
@@ -222,13 +222,14 @@ function drawDetails() {
     const [run] = column.runs;
     const { target, broker } = run;
     const use = broker ? `${digits(broker.cpu_seconds)} CPU seconds, ${octetsText(broker.resident_octets_before)} resident before, ${octetsText(broker.resident_octets_max)} at most, ${broker.disk_octets === null ? "writes to disk not available" : `${octetsText(broker.disk_octets)} written to disk in ${countText(broker.write_calls)} calls`} (process ${broker.pid})` : null;
-    const totals = Object.entries(run.check.totals).filter(([, count]) => count > 0).map(([what, count]) => `${count} ${what}`);
+    const totals = Object.entries(run.check.totals).filter(([what, count]) => count > 0 && what !== "published_octets").map(([what, count]) => `${count} ${what}`);
+    const busy = run.client_busy_part === null ? "" : `, its busiest thread at work for ${(100 * run.client_busy_part).toFixed(0)} %`;
     return [element("h3", {}, titleOf(column)), facts([
       ["Broker", [target.product, target.version, target.platform].filter((text) => text).join(" ")], ["Address", target.uri], ["Its cores", listText(target.cores)],
       ["Scenario", column.scenario], ["Wanted rate", column.rate === null ? null : `${countText(column.rate)} messages a second`],
       ["Workload", Object.keys(run.workload).length > 0 ? element("code", {}, Object.entries(run.workload).map(([key, value]) => `${key}=${value}`).join(" ")) : null],
       ["Rounds", String(column.runs.length)], ["Started", dateText(run.started)], ["Seed", String(run.seed)],
-      ["Broker used", use], ["Load generator", run.client_cpu_seconds > 0 ? `${digits(run.client_cpu_seconds)} CPU seconds${run.client_cores.length > 0 ? ` on cores ${run.client_cores.join(", ")}` : ""}` : null],
+      ["Broker used", use], ["Load generator", run.client_cpu_seconds > 0 ? `${digits(run.client_cpu_seconds)} CPU seconds${run.client_cores.length > 0 ? ` on cores ${run.client_cores.join(", ")}` : ""}${busy}` : null],
       ["Messages", totals.length > 0 ? `${totals.join(", ")}${run.has_faults ? "" : "; none lost, duplicated, reordered or corrupted"}` : null],
     ])];
   });
