@@ -5,6 +5,7 @@ pub mod column;
 mod condition;
 mod durability;
 mod metric;
+mod phases;
 mod table;
 mod text;
 

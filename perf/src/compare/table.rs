@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::bootstrap::{Estimate, Seeds, estimates};
 use super::durability;
 use super::metric::Metric;
+use super::phases;
 use crate::compare::column::{Column, best_common, titles};
 use crate::result::{Run, histogram};
 
@@ -222,6 +223,7 @@ fn notes_of(columns: &[Shown]) -> Vec<String> {
     let mut notes = Vec::new();
     for Shown { title, column, estimates, .. } in columns {
         let runs = column.runs();
+        notes.extend(phases::note(title, runs));
         for run in runs {
             notes.extend(
                 round_texts(run.round, &run.warnings, runs.len()).into_iter().map(|text| format!("{title}: {text}")),
