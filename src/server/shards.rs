@@ -55,6 +55,8 @@ pub struct ShardPlan {
     pub memory_limit_octets: u64,
     /// Above how much memory messages of durable queues are moved to disk, in octets.
     pub queue_memory_octets: u64,
+    /// The same for messages of queues that are not durable; `None` where they stay in memory.
+    pub transient_memory_octets: Option<u64>,
     /// Below how much room on the disk publishers are paused, in octets.
     pub disk_limit_octets: u64,
     /// The rings of each executor, so that all fit under the limit on locked memory.
@@ -172,8 +174,7 @@ fn persistence(
         restored,
         queue_memory_octets: (plan.queue_memory_octets.min(plan.memory_limit_octets / 4) / count)
             .max(QUEUE_MEMORY_OCTETS_MIN),
-        // Publishers are paused only where this does not help.
-        transient_memory_octets: plan.memory_limit_octets / 2 / count,
+        transient_memory_octets: plan.transient_memory_octets.map_or(u64::MAX, |octets| octets / count),
     }
 }
 

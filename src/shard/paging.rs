@@ -153,7 +153,7 @@ impl Shard {
         self.persistence.as_ref().is_some_and(|persistence| {
             let paging = &persistence.paging;
             self.queues.logged_octets_held > paging.queue_memory_octets
-                || self.queues.octets_held > paging.transient_memory_octets
+                || self.queues.transient_octets_held() > paging.transient_memory_octets
         })
     }
 
@@ -164,7 +164,7 @@ impl Shard {
         if self.queues.logged_octets_held > logged_most {
             self.page_out_down_to(true, logged_most);
         }
-        if self.queues.octets_held > most {
+        if self.queues.transient_octets_held() > most {
             self.page_out_down_to(false, most);
         }
         self.page_out_small();
@@ -181,7 +181,7 @@ impl Shard {
             let Self { queues, persistence, .. } = self;
             let Some(persistence) = persistence else { return };
             let paging = &mut persistence.paging;
-            let held = if is_logged { queues.logged_octets_held } else { queues.octets_held };
+            let held = if is_logged { queues.logged_octets_held } else { queues.transient_octets_held() };
             if held.saturating_sub(paging.page_out_octets as u64) <= most
                 || paging.page_out_octets >= PAGE_OUT_UNDER_WAY_OCTETS_MAX
                 || paging.is_refused
@@ -218,8 +218,9 @@ impl Shard {
             let Some(persistence) = persistence else { return };
             let paging = &mut persistence.paging;
             let under_way = paging.page_out_octets as u64;
-            let is_short = queues.logged_octets_held.saturating_sub(under_way) > paging.queue_memory_octets / 4 * 5;
-            let is_all_short = queues.octets_held.saturating_sub(under_way) > paging.transient_memory_octets / 4 * 5;
+            let is_short = queues.logged_octets_held.saturating_sub(under_way) > well_over(paging.queue_memory_octets);
+            let is_all_short =
+                queues.transient_octets_held().saturating_sub(under_way) > well_over(paging.transient_memory_octets);
             let has_room = paging.page_out_octets < PAGE_OUT_UNDER_WAY_OCTETS_MAX && !paging.is_refused;
             if !has_room || !(is_short || is_all_short) {
                 return;
@@ -334,4 +335,9 @@ impl Shard {
         self.queues.mark_runnable(slot);
         self.serve_waiting_gets(slot);
     }
+}
+
+/// So much more than it should be that all queues have to leave the memory.
+fn well_over(octets: u64) -> u64 {
+    octets.saturating_add(octets / 4)
 }
