@@ -32,6 +32,22 @@
 //!    then `shard/event_loop.rs` sends the batches and writes to the sockets.
 //! 7. The acknowledgement comes in by `shard/basic_methods.rs`, and goes by `shard/settle.rs` to the queue.
 //!
+//! # How a message survives
+//!
+//! 1. `shard/deliver.rs`, having given a persistent message to a durable queue, puts it into the shard's journal
+//!    (`shard/persistence.rs`, `store/journal.rs`): a record in the batch that gathers. What was acknowledged, expired or dropped
+//!    follows at the end of the turn (`queue/log.rs`).
+//! 2. If no batch is on its way to the disk, this one is sent (`store/disk_thread.rs`: a write past the page cache and one
+//!    `fdatasync`, on a thread of its own); whatever comes meanwhile gathers for the next. Once it is there, the publishes in it
+//!    count as taken (`shard/verdicts.rs`), wherever their publishers are.
+//! 3. A long queue's blocks leave the memory for the queue's own segment files (`shard/paging.rs`, `queue/page_out.rs`) and come
+//!    back before it is their turn (`queue/load.rs`). So whatever lives is in memory and in the journal, or in a file: the
+//!    journal is never read while the broker runs.
+//! 4. The oldest segment of the journal is used again once nothing lives there alone (`shard/recycling.rs`,
+//!    `queue/relocation.rs`): much goes to files, little is written to the journal again.
+//! 5. At start the journals are replayed (`store/replay.rs`) and the queues put together again (`queue/recovery.rs`,
+//!    `server/recovery.rs`): that costs what the journals hold, not what the queues do.
+//!
 //! # How a declaration walks
 //!
 //! `shard/queue_methods.rs` and `shard/exchange_methods.rs` answer from the snapshot what changes nothing. A change is a question
