@@ -105,5 +105,5 @@ const _: () = assert!(
         < JOURNAL_SEGMENT_OCTETS
 );
 const _: () = assert!(
-    JOURNAL_BATCH_OCTETS_MAX + CHECKPOINT_RANGES_MAX * 20 + 256 * 11 + (64 << 10) < JOURNAL_SEGMENT_OCTETS as usize
+    ((JOURNAL_BATCH_OCTETS_MAX + CHECKPOINT_RANGES_MAX * 20 + 256 * 11 + (64 << 10)) as u64) < JOURNAL_SEGMENT_OCTETS
 );

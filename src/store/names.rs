@@ -40,6 +40,14 @@ pub(super) fn free_path(number: u32) -> String {
     format!("{JOURNAL_DIRECTORY}/free-{number:04x}.journal")
 }
 
+/// What a segment's name ends with while it is filled with zeros.
+pub(super) const UNFINISHED: &str = "journal.new";
+
+/// Whether a file was not filled to its end when the broker stopped.
+pub(super) fn is_unfinished(name: &str) -> bool {
+    name.strip_suffix(UNFINISHED).is_some_and(|name| name.ends_with('.'))
+}
+
 /// The number of a prewritten file.
 pub(super) fn parse_free(name: &str) -> Option<u32> {
     u32::try_from(hexadecimal(name.strip_suffix(".journal")?.strip_prefix("free-")?)?).ok()
