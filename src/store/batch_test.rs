@@ -303,7 +303,7 @@ fn contents(file: &[u8], queue: u64) -> SegmentContents {
         let offset = usize::try_from(offset).expect("short");
         Ok(file.get(offset..offset + octets).expect("reads are within the file").to_vec())
     };
-    read_notes(&mut read, file.len() as u64, queue).expect("reading does not fail")
+    read_notes(&mut read, file.len() as u64, queue, 0).expect("reading does not fail")
 }
 
 /// Goal: a complete file is known by its trailer. Method: trailers of one page and of several; another queue's file.
