@@ -140,6 +140,8 @@ impl World {
             Step::Deliver { queue, which } => {
                 let Some(position) = self.nth(*queue, which) else { return };
                 self.bench.journal.put_delivering(*queue, position + 1);
+                let below = &mut self.pending.delivered_below[*queue as usize];
+                *below = (*below).max(position + 1);
                 let delivered = self.pending.live.range_mut((*queue, 0)..=(*queue, position));
                 delivered.for_each(|(_, message)| message.delivered = true);
             }
@@ -158,7 +160,8 @@ impl World {
         let before_front = self.pending.live.range((queue, 0)..(queue + 1, 0));
         let before_front = before_front.filter(|((_, at), message)| *at < levels[usize::from(message.priority)].1);
         let ranges = before_front.map(|((_, at), _)| (*at, 1)).collect();
-        let checkpoint = Checkpoint { queue, delivered_below: 0, position_next, levels, ranges };
+        let delivered_below = self.pending.delivered_below[queue as usize];
+        let checkpoint = Checkpoint { queue, delivered_below, position_next, levels, ranges };
         self.bench.journal.put_checkpoint(&checkpoint);
     }
 
