@@ -1,4 +1,4 @@
-//! What the files of a data directory are called. Text only; whether they are there is [`files`](super::files)' affair.
+//! What the files of a data directory are called. Text only; whether they are there is the affair of [`files`](super::files).
 
 use super::disk::ColdFileId;
 
