@@ -32,6 +32,8 @@ struct Model {
     /// The highest position that is gone, by queue and priority.
     dead: BTreeMap<(u64, u8), u64>,
     position_next: BTreeMap<u64, u64>,
+    /// Below which position the journal says that messages may have been delivered, by queue.
+    delivered_below: BTreeMap<u64, u64>,
 }
 
 impl Model {
@@ -140,7 +142,7 @@ impl World {
             Step::Deliver { queue, which } => {
                 let Some(position) = self.nth(*queue, which) else { return };
                 self.bench.journal.put_delivering(*queue, position + 1);
-                let below = &mut self.pending.delivered_below[*queue as usize];
+                let below = self.pending.delivered_below.entry(*queue).or_default();
                 *below = (*below).max(position + 1);
                 let delivered = self.pending.live.range_mut((*queue, 0)..=(*queue, position));
                 delivered.for_each(|(_, message)| message.delivered = true);
@@ -160,7 +162,7 @@ impl World {
         let before_front = self.pending.live.range((queue, 0)..(queue + 1, 0));
         let before_front = before_front.filter(|((_, at), message)| *at < levels[usize::from(message.priority)].1);
         let ranges = before_front.map(|((_, at), _)| (*at, 1)).collect();
-        let delivered_below = self.pending.delivered_below[queue as usize];
+        let delivered_below = self.pending.delivered_below.get(&queue).copied().unwrap_or(0);
         let checkpoint = Checkpoint { queue, delivered_below, position_next, levels, ranges };
         self.bench.journal.put_checkpoint(&checkpoint);
     }
