@@ -1,6 +1,6 @@
 //! Messages between memory and disk: which queues leave the memory when that gets short, and what comes back for whom.
 
-use super::{Shard, persistence::Persistence};
+use super::{Shard, persistence::Persistence, state::PAGEABLE_OCTETS_MIN};
 use crate::{
     definitions::QueueId,
     limits::{PAGE_OUT_OCTETS_MAX, PAGE_OUT_UNDER_WAY_OCTETS_MAX},
@@ -230,7 +230,9 @@ impl Shard {
             let Some(cell) = queues.get_mut(slot) else { continue };
             let is_logged = cell.queue.is_logged();
             let is_meant = if is_logged { is_short } else { is_all_short };
-            if !is_meant || cell.queue.octets_held() < SMALL_QUEUE_OCTETS_MIN {
+            // A large one is moved block by block: a block that is not full takes more room than it has to.
+            let is_small = (SMALL_QUEUE_OCTETS_MIN..PAGEABLE_OCTETS_MIN).contains(&cell.queue.octets_held());
+            if !is_meant || !is_small {
                 continue;
             }
             let wish = PageOutWish {

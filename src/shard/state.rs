@@ -122,7 +122,7 @@ pub struct QueueCell {
 }
 
 /// Queues smaller than this are not moved to disk while there are others, in octets.
-const PAGEABLE_OCTETS_MIN: u64 = 512 << 10;
+pub(super) const PAGEABLE_OCTETS_MIN: u64 = 512 << 10;
 /// A queue of which nothing could be moved is looked at again once it has grown by so much, in octets.
 const PAGEABLE_OCTETS_STEP: u64 = 64 << 10;
 
