@@ -8,7 +8,7 @@
 
 use super::blocks::{Block, BlockStore, Chain, NO_BLOCK, NO_EXTENT, NO_SEGMENT};
 use super::record::{self, BodyPlace, Record, StoredBody};
-use crate::limits::{QUEUE_SEGMENT_OCTETS, SHARED_BODY_OCTETS_MIN};
+use crate::limits::SHARED_BODY_OCTETS_MIN;
 use crate::message::{BodyView, MessageView};
 use crate::store::{
     AlignedBuffer, ExtentFault, ExtentHead, ExtentNote, PAGE_OCTETS, RangeSet, put_extent, put_trailer, take_extent,
@@ -56,6 +56,8 @@ pub(super) struct PageOutOrder {
     pub with_tail: bool,
     /// No more octets than this, but one block at the least.
     pub octets_max: usize,
+    /// What is written to a file before another one is begun, in octets.
+    pub file_octets: u64,
 }
 
 /// Where a block's copy lies.
@@ -273,7 +275,7 @@ impl BlockStore {
         file.live += u32::try_from(picked.len()).expect("few blocks at once");
         file.octets = at;
         file.is_dirty = true;
-        if file.octets >= QUEUE_SEGMENT_OCTETS {
+        if file.octets >= order.file_octets {
             put_trailer(&mut octets, &std::mem::take(&mut file.notes));
             file.octets = offset + octets.len() as u64;
             file.is_complete = true;

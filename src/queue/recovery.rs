@@ -9,13 +9,98 @@ use super::record::StoredBody;
 use super::relocation::Forwarded;
 use super::restore::LiveExtent;
 use super::{Position, Queue};
-use crate::definitions::{QueueId, QueueOptions};
+use crate::definitions::{QueueDefinition, QueueId, QueueOptions};
+use crate::store::disk::ColdFileId;
+use crate::store::names::SegmentName;
+use crate::store::queue_segment::read_notes;
+use crate::store::replay::{OnDamage, ReplayCounters, ReplayOptions};
 use crate::store::{
     Damage, DamageKind, ExtentNote, History, RangeSet, ReadSegment, SegmentContents, StoreError, cold_path, take_extent,
 };
-use crate::store::disk::ColdFileId;
 use ahash::AHashMap;
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+/// Reads so many octets at an offset of a segment file of a queue.
+pub type ReadCold<'r> = &'r mut dyn FnMut(&ColdFileId, u64, usize) -> io::Result<Vec<u8>>;
+
+/// What a broker has left, and how it is read.
+pub struct Left<'r> {
+    /// Its journals' segments, sorted, but those of retired epochs.
+    pub segments: Vec<SegmentName>,
+    /// The length of each, in octets.
+    pub segment_octets: u64,
+    /// Its durable queues' segment files, with their lengths in octets.
+    pub files: Vec<(ColdFileId, u64)>,
+    /// Gives a segment of a journal.
+    pub read_segment: ReadSegment<'r>,
+    /// Gives a part of a queue's file.
+    pub read_cold: ReadCold<'r>,
+}
+
+/// All queues of all shards.
+pub struct RecoveredShards {
+    /// Queues, by the shard that they have their home on.
+    pub queues: Vec<AHashMap<QueueId, Queue>>,
+    /// Files that are not needed.
+    pub needless: Vec<ColdFileId>,
+    /// What the journals held.
+    pub counters: ReplayCounters,
+}
+
+/// Puts all queues together again for `shard_count` shards. `definitions` are those that exist, durable or not.
+///
+/// # Errors
+/// Something cannot be read, or is damaged.
+pub fn recover_shards(
+    left: Left<'_>,
+    definitions: &[Arc<QueueDefinition>],
+    shard_count: usize,
+    unix_offset_millis: u64,
+) -> Result<RecoveredShards, StoreError> {
+    let Left { segments, segment_octets, files, read_segment, read_cold } = left;
+    let replay = ReplayOptions { segment_octets, on_damage: OnDamage::Refuse };
+    let history = History::read(segments, replay, &mut *read_segment)?;
+    let durable: AHashMap<QueueId, QueueOptions> = definitions
+        .iter()
+        .filter(|definition| definition.durable)
+        .map(|definition| (definition.id, definition.options.clone()))
+        .collect();
+    let found = look_at_files(&files, read_cold)?;
+    let mut read_extent = |file: &ColdFileId, note: &ExtentNote| {
+        let octets = usize::try_from(note.octets).map_err(io::Error::other);
+        octets
+            .and_then(|octets| read_cold(file, note.offset, octets))
+            .map_err(|error| read_error(file, Some(note.offset), error))
+    };
+    let recovered =
+        recover(&history, &durable, found, unix_offset_millis, false, read_segment, &mut read_extent)?;
+    let mut queues: Vec<AHashMap<QueueId, Queue>> = std::iter::repeat_with(AHashMap::new).take(shard_count).collect();
+    let homes: AHashMap<QueueId, usize> =
+        definitions.iter().map(|definition| (definition.id, usize::from(definition.home.0))).collect();
+    for (id, queue) in recovered.queues {
+        queues[homes[&id]].insert(id, queue);
+    }
+    Ok(RecoveredShards { queues, needless: recovered.needless, counters: history.counters() })
+}
+
+/// What the trailers of files say, or their extents.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn look_at_files(files: &[(ColdFileId, u64)], read_cold: ReadCold<'_>) -> Result<Vec<FoundFile>, StoreError> {
+    let look = |(id, octets): &(ColdFileId, u64)| {
+        let mut read = |offset, octets| read_cold(id, offset, octets);
+        let contents = read_notes(&mut read, *octets, id.queue).map_err(|error| read_error(id, None, error))?;
+        Ok(FoundFile { queue: id.queue, number: id.file, contents })
+    };
+    files.iter().map(look).collect()
+}
+
+fn read_error(file: &ColdFileId, offset: Option<u64>, error: io::Error) -> StoreError {
+    StoreError::Io { file: cold_path(file), operation: "read", offset, error }
+}
 
 /// A segment file of a queue, as it was found.
 #[derive(Debug)]

@@ -5,7 +5,7 @@
 
 use super::{Attributes, Enqueued, Forwarded, LiveExtent, Load, LogEntry, PageOut, PageOutWish, Position, Queue, Relocation};
 use crate::definitions::QueueOptions;
-use crate::limits::SHARED_BODY_OCTETS_MIN;
+use crate::limits::{QUEUE_SEGMENT_OCTETS, SHARED_BODY_OCTETS_MIN};
 use crate::message::{BodyView, MessageView};
 use crate::queue::cold::records;
 use crate::store::{Checkpoint, ExtentNote, RangeSet, take_extent};
@@ -157,7 +157,7 @@ impl World {
     }
 
     fn page_out(&mut self, keep_front: usize, with_tail: bool) {
-        let wish = PageOutWish { queue: QUEUE, unix_offset_millis: OFFSET, keep_front, with_tail, octets_max: 150_000 };
+        let wish = PageOutWish { queue: QUEUE, unix_offset_millis: OFFSET, keep_front, with_tail, octets_max: 150_000, file_octets: QUEUE_SEGMENT_OCTETS };
         self.writes.extend(self.queue.page_out(&wish, &mut None));
     }
 
@@ -224,6 +224,7 @@ impl World {
             segment_now: self.segment,
             file_octets_min,
             octets_max: 150_000,
+            file_octets: QUEUE_SEGMENT_OCTETS,
         };
         let Self { queue, journal, segment, .. } = self;
         let page_outs = queue.relocate(&relocation, &mut |Forwarded { position, priority, redelivered, message, .. }| {

@@ -18,7 +18,7 @@ use crate::{
         start_error::StartError,
     },
     shard::{
-        PersistenceStart, Shard,
+        PagingSizes, PersistenceStart, Shard,
         event_loop::{self, Gauges, Published, ShardStart},
         mesh::{self, Mail, Mailbox},
     },
@@ -175,6 +175,7 @@ fn persistence(
             .max(QUEUE_MEMORY_OCTETS_MIN),
         // Publishers are paused only where this does not help.
         transient_memory_octets: plan.memory_limit_octets / 2 / count,
+        paging_sizes: PagingSizes::default(),
     }
 }
 

@@ -3,7 +3,9 @@
 //! Messages are put into the journal as they are enqueued, what is gone at the end of each turn. Who waits for a batch to be on
 //! disk (publishers, queues that are about to deliver, files that are to be removed) stands in one row by the batches' numbers.
 
-use super::{Shard, paging::Paging, recycling::Recycling, shard_message::Asker, state::QueueCell};
+use super::{
+    Shard,
+    paging::{Paging, PagingSizes}, recycling::Recycling, shard_message::Asker, state::QueueCell};
 use crate::{
     connection::{Pause, QueueHandle},
     definitions::{QueueDefinition, QueueId},
@@ -25,6 +27,8 @@ pub struct PersistenceStart {
     pub queue_memory_octets: u64,
     /// The same for messages that end with the process.
     pub transient_memory_octets: u64,
+    /// From which sizes on they are moved.
+    pub paging_sizes: PagingSizes,
 }
 
 impl PersistenceStart {
@@ -35,6 +39,7 @@ impl PersistenceStart {
             restored: AHashMap::new(),
             queue_memory_octets: QUEUE_MEMORY_OCTETS_DEFAULT,
             transient_memory_octets: u64::MAX,
+            paging_sizes: PagingSizes::default(),
         }
     }
 }
@@ -78,7 +83,7 @@ impl Persistence {
             requests: VecDeque::new(),
             waiters: VecDeque::new(),
             repeats: false,
-            paging: Paging::new(start.queue_memory_octets, start.transient_memory_octets),
+            paging: Paging::new(start.paging_sizes, start.queue_memory_octets, start.transient_memory_octets),
             recycling: Recycling::default(),
             restored: start.restored,
             failure: None,
@@ -166,6 +171,7 @@ impl Shard {
     /// Has what is persistent outlive the process.
     #[must_use]
     pub fn with_persistence(mut self, start: PersistenceStart) -> Self {
+        self.queues.set_pageable_from(start.paging_sizes.queue_octets_min, start.paging_sizes.queue_octets_step);
         self.persistence = Some(Box::new(Persistence::new(start)));
         self
     }

@@ -9,16 +9,12 @@
 use super::{Shard, persistence::Persistence, state::QueueCell};
 use crate::{
     definitions::QueueId,
-    limits::{PAGE_OUT_OCTETS_MAX, PAGE_OUT_UNDER_WAY_OCTETS_MAX},
+    limits::PAGE_OUT_UNDER_WAY_OCTETS_MAX,
     queue::{Forwarded, Relocation},
     store::{ColdFileId, DiskRequest, Entry},
 };
 use std::collections::VecDeque;
 
-/// Messages that nobody has passed go to files where they are so many octets or more.
-const FILE_OCTETS_MIN: usize = 32 << 10;
-/// The same where much would have to be forwarded otherwise.
-const FILE_OCTETS_MIN_CROWDED: usize = 2 << 10;
 /// So many octets are forwarded in one turn.
 const FORWARD_OCTETS_PER_TURN: usize = 512 << 10;
 /// So many queues are looked at in one turn.
@@ -191,6 +187,7 @@ impl Shard {
         let Self { queues, persistence, .. } = self;
         let persistence = persistence.as_mut().expect("it was there");
         let segment_octets = persistence.journal.segment_octets();
+        let sizes = persistence.paging.sizes;
         let (mut at, mut forwarded) = (next, 0);
         while at < work.queues.len()
             && at - next < QUEUES_PER_TURN
@@ -211,8 +208,9 @@ impl Shard {
                 unix_offset_millis,
                 segment: u32::try_from(work.segment).expect("a process does not fill so many segments"),
                 segment_now: persistence.segment(),
-                file_octets_min: if is_crowded { FILE_OCTETS_MIN_CROWDED } else { FILE_OCTETS_MIN },
-                octets_max: PAGE_OUT_OCTETS_MAX,
+                file_octets_min: if is_crowded { sizes.relocated_octets_min_crowded } else { sizes.relocated_octets_min },
+                octets_max: sizes.page_out_octets_max,
+                file_octets: sizes.file_octets,
             };
             let before = persistence.journal.pending_octets();
             let journal = &mut persistence.journal;
