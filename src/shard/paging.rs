@@ -247,8 +247,8 @@ impl Shard {
             let Self { queues, persistence, .. } = self;
             let Some(persistence) = persistence else { return };
             let paging = &mut persistence.paging;
-            let is_short = queues.logged_octets_held > paging.queue_memory_octets / 4 * 5;
-            let is_all_short = queues.octets_held > paging.transient_memory_octets / 4 * 5;
+            let is_short = queues.logged_octets_held > paging.queue_memory_octets.saturating_add(paging.queue_memory_octets / 4);
+            let is_all_short = queues.octets_held > paging.transient_memory_octets.saturating_add(paging.transient_memory_octets / 4);
             let cell = queues.get_mut(slot).expect("the slot is in use");
             let is_logged = cell.queue.is_logged();
             if paging.page_out_octets >= PAGE_OUT_UNDER_WAY_OCTETS_MAX
