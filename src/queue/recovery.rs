@@ -4,7 +4,7 @@
 //! Knows no disk: what is to be read is asked for. Costs what the journals hold; of the files only what their trailers say is
 //! looked at, and extents of which a part is dead.
 
-use super::cold::records;
+use super::load::{Bodies, records};
 use super::record::StoredBody;
 use super::relocation::Forwarded;
 use super::restore::LiveExtent;
@@ -301,7 +301,7 @@ impl Extents<'_, '_> {
             return Ok(None);
         };
         let (mut count, mut octets) = (0, 0);
-        let mut bodies = super::cold::Bodies::new(extent.bodies);
+        let mut bodies = Bodies::new(extent.bodies);
         for record in records(extent.image) {
             let body_octets = match record.body() {
                 StoredBody::Inside(octets) => octets,

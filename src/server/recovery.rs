@@ -53,6 +53,7 @@ pub(super) fn recover_store(
     let recovered = recovered.map_err(|error| below(directory, error))?;
     let durable = definitions.iter().filter(|definition| definition.durable).map(|definition| definition.id.0);
     remove_needless(directory, &recovered.needless, &durable.collect())?;
+    files::sync_queue_names(directory)?;
     let messages: u64 = recovered.queues.iter().flat_map(|queues| queues.values()).map(Queue::message_count).sum();
     tracing::info!(
         segments = segment_count,

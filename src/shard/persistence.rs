@@ -345,7 +345,6 @@ impl Shard {
         persistence.journal.handle_tick();
         persistence.paging.handle_tick(is_over);
         self.look_at_pressure();
-        self.page_out_small();
     }
 
     /// What of the disk cannot be served from, if anything: then the process has to end.

@@ -13,6 +13,7 @@ use crate::{
     queue::{Forwarded, Relocation},
     store::{ColdFileId, DiskRequest, Entry},
 };
+use ahash::AHashMap;
 use std::collections::VecDeque;
 
 /// So many octets are forwarded in one turn.
@@ -156,6 +157,7 @@ impl Shard {
             }
             Stage::Sync(_) => false,
             Stage::Tell => {
+                self.leave_out_refused(work);
                 let persistence = self.persistence.as_mut().expect("it was there");
                 for (file, octets) in std::mem::take(&mut work.files) {
                     persistence.journal.put_cold_file(file.queue, file.file, octets);
@@ -214,7 +216,8 @@ impl Shard {
             };
             let before = persistence.journal.pending_octets();
             let journal = &mut persistence.journal;
-            let page_outs = cell.queue.relocate(&relocation, &mut |message| forward(journal, id, &message, unix_offset_millis));
+            let page_outs =
+                cell.queue.relocate(&relocation, &mut |message| forward(journal, id, &message, unix_offset_millis));
             let octets = persistence.journal.pending_octets() - before;
             forwarded += octets;
             work.forwarded += octets;
@@ -231,6 +234,20 @@ impl Shard {
         persistence.repeats = false;
         self.tell_journal();
         at
+    }
+
+    /// What the disk had no room for since the files were looked at is not said to be there.
+    fn leave_out_refused(&mut self, work: &mut Work) {
+        let mut there: AHashMap<(u64, u32), u64> = AHashMap::new();
+        for (slot, id) in &work.queues {
+            let files = self.queues.with_id(*slot, *id).map_or_else(Vec::new, |cell| cell.queue.files());
+            there.extend(files.into_iter().map(|(file, octets)| ((id.0, file), octets)));
+        }
+        work.files.retain_mut(|(file, octets)| {
+            let now = there.get(&(file.queue, file.file)).copied();
+            *octets = (*octets).min(now.unwrap_or(0));
+            now.is_some()
+        });
     }
 
     /// Has the files synced that the queues have written to.

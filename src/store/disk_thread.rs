@@ -174,13 +174,23 @@ struct ColdDisk {
     created_directory: bool,
     /// Queues in whose directories files were removed since the last sync.
     removed_in: AHashSet<u64>,
+    /// Files that something was missing of since the disk was full: whatever was behind that would not be found again.
+    cut_off: AHashSet<ColdFileId>,
     /// Whether a segment was retired since names in the journals' directory were made durable.
     has_retired: bool,
 }
 
 impl ColdDisk {
     fn new(files: Arc<StoreFiles>, shard: u16) -> ColdDisk {
-        ColdDisk { files, shard, created_in: AHashSet::new(), created_directory: false, removed_in: AHashSet::new(), has_retired: false }
+        ColdDisk {
+            files,
+            shard,
+            created_in: AHashSet::new(),
+            created_directory: false,
+            removed_in: AHashSet::new(),
+            cut_off: AHashSet::new(),
+            has_retired: false,
+        }
     }
 
     fn execute(&mut self, request: DiskRequest) -> Result<Option<DiskReply>, StoreError> {
@@ -207,10 +217,17 @@ impl ColdDisk {
                 self.files.retire_old_epochs()?;
                 None
             }
-            DiskRequest::WriteExtents { place, octets, token } => Some(match self.write(&place, &octets)? {
-                Room::Done => DiskReply::Written { token, octets },
-                Room::Full => DiskReply::WriteRefused { token, octets },
-            }),
+            DiskRequest::WriteExtents { place, octets, token } => {
+                let is_cut_off = place.offset > 0 && self.cut_off.contains(&place.file);
+                let room = if is_cut_off { Room::Full } else { self.write(&place, &octets)? };
+                Some(match room {
+                    Room::Done => DiskReply::Written { token, octets },
+                    Room::Full => {
+                        self.cut_off.insert(place.file);
+                        DiskReply::WriteRefused { token, octets }
+                    }
+                })
+            }
             DiskRequest::ReadExtents { place, octets, token } => {
                 Some(DiskReply::Read { token, octets: self.read(&place, octets)? })
             }
@@ -220,6 +237,7 @@ impl ColdDisk {
             }
             DiskRequest::RemoveFile { file } => {
                 remove(&self.path(&file))?;
+                self.cut_off.remove(&file);
                 if !file.is_transient {
                     self.removed_in.insert(file.queue);
                 }
@@ -228,6 +246,7 @@ impl ColdDisk {
             DiskRequest::RemoveQueue { queue, is_transient } => {
                 remove_directory(&self.files.directory().join(queue_directory(queue, is_transient)))?;
                 self.created_in.remove(&(queue, is_transient));
+                self.cut_off.retain(|file| (file.queue, file.is_transient) != (queue, is_transient));
                 None
             }
         })

@@ -28,6 +28,8 @@ mod varint;
 #[cfg(test)]
 mod batch_test;
 #[cfg(test)]
+mod disk_test;
+#[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod hold_test;

@@ -32,6 +32,7 @@ struct Model {
     /// The highest position that is gone, by queue and priority.
     dead: BTreeMap<(u64, u8), u64>,
     position_next: [u64; QUEUES as usize],
+    delivered_below: [u64; QUEUES as usize],
 }
 
 #[derive(Clone, Debug)]
@@ -134,6 +135,8 @@ impl World {
             Step::Deliver { queue, which } => {
                 let Some(position) = self.nth(*queue, which) else { return };
                 self.bench.journal.put_delivering(*queue, position + 1);
+                let below = &mut self.pending.delivered_below[*queue as usize];
+                *below = (*below).max(position + 1);
                 let delivered = self.pending.live.range_mut((*queue, 0)..=(*queue, position));
                 delivered.for_each(|(_, message)| message.delivered = true);
             }
@@ -152,7 +155,8 @@ impl World {
         let before_front = self.pending.live.range((queue, 0)..(queue + 1, 0));
         let before_front = before_front.filter(|((_, at), message)| *at < levels[usize::from(message.priority)].1);
         let ranges = before_front.map(|((_, at), _)| (*at, 1)).collect();
-        let checkpoint = Checkpoint { queue, delivered_below: 0, position_next, levels, ranges };
+        let delivered_below = self.pending.delivered_below[queue as usize];
+        let checkpoint = Checkpoint { queue, delivered_below, position_next, levels, ranges };
         self.bench.journal.put_checkpoint(&checkpoint);
     }
 

@@ -41,6 +41,7 @@ struct Names {
     created_in: BTreeSet<(u64, bool)>,
     created_directory: bool,
     removed_in: BTreeSet<u64>,
+    cut_off: BTreeSet<ColdFileId>,
     has_retired: bool,
 }
 
@@ -147,7 +148,8 @@ impl Disk {
         }
         let Some(request) = row.pop_front() else { return false };
         context.activity += 1;
-        if let Some(reply) = self.execute(context, shard, request, &mut usize::MAX.clone()) {
+        let mut steps = usize::MAX;
+        if let Some(reply) = self.execute(context, shard, request, &mut steps) {
             self.rows[shard].replies.push_back(reply);
         }
         true
@@ -245,9 +247,11 @@ impl Disk {
             DiskRequest::WriteExtents { place, octets, token } => {
                 let offset = usize::try_from(place.offset).expect("files are short");
                 let ColdFileId { queue, is_transient, .. } = place.file;
-                if self.is_full && context.random.permille(800) {
+                let is_cut_off = offset > 0 && self.rows[shard].names.cut_off.contains(&place.file);
+                if is_cut_off || (self.is_full && context.random.permille(800)) {
                     self.refusals += 1;
-                    if context.random.permille(500) {
+                    self.rows[shard].names.cut_off.insert(place.file);
+                    if !is_cut_off && context.random.permille(500) {
                         let written = context.random.below(octets.len() / 512) * 512;
                         self.create_at_front(shard, &place.file, offset);
                         self.files.write_cold(&place.file, offset, &octets.as_slice()[..written]);
@@ -279,6 +283,7 @@ impl Disk {
             }
             DiskRequest::RemoveFile { file } => {
                 self.files.remove_cold(&file);
+                self.rows[shard].names.cut_off.remove(&file);
                 if !file.is_transient {
                     self.rows[shard].names.removed_in.insert(file.queue);
                 }
@@ -286,7 +291,9 @@ impl Disk {
             }
             DiskRequest::RemoveQueue { queue, is_transient } => {
                 self.files.remove_queue(queue, is_transient);
-                self.rows[shard].names.created_in.remove(&(queue, is_transient));
+                let names = &mut self.rows[shard].names;
+                names.created_in.remove(&(queue, is_transient));
+                names.cut_off.retain(|file| (file.queue, file.is_transient) != (queue, is_transient));
                 None
             }
             other => unreachable!("{other:?} has been dealt with"),

@@ -137,9 +137,9 @@ impl Files {
             for name in self.segments_below(epoch) {
                 self.free_segment(&name);
             }
-            self.sync_journal_directory();
-            self.marker = None;
         }
+        self.sync_journal_directory();
+        self.marker = None;
     }
 
     /// All segments that are not retired.
@@ -232,6 +232,15 @@ impl Files {
             cold.is_name_durable = cold.is_there;
         }
         self.forget_removed();
+    }
+
+    /// All names of queues' files, as a broker that starts does it.
+    pub fn sync_queue_names(&mut self) {
+        for cold in self.cold.values_mut() {
+            cold.is_name_durable = cold.is_there;
+        }
+        self.forget_removed();
+        self.sync_queues_directory();
     }
 
     pub fn sync_queues_directory(&mut self) {

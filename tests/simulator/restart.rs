@@ -133,6 +133,7 @@ impl World {
                 store.disk.files.remove_queue(file.queue, false);
             }
         }
+        store.disk.files.sync_queue_names();
         self.control = control;
         self.rings = Rings::new(&mut self.context, shard_count);
         let count: u64 = recovered.queues.iter().flat_map(|queues| queues.values()).map(Queue::message_count).sum();
