@@ -247,7 +247,10 @@ impl Extents<'_, '_> {
         };
         for file in files {
             work.queue.restore_file(file.number, file.contents.sound_octets);
-            for note in &file.contents.notes {
+        }
+        // Where the disk was full in the midst of writing an extent, it was written again later: that one counts.
+        for file in files.iter().rev() {
+            for note in file.contents.notes.iter().rev() {
                 work.position_next = work.position_next.max(note.head.last_position.saturating_add(1));
                 if let Some(extent) = self.look_at(file.number, note, &mut work, damages)? {
                     work.extents.entry(note.head.priority).or_default().push_back(extent);
@@ -275,7 +278,7 @@ impl Extents<'_, '_> {
         let (first, last) = (head.first_position, head.last_position);
         let span = work.spans.entry(head.priority).or_default();
         if span.count_in(first..=last) > 0 {
-            // It was written a second time, since the disk was full in the midst of the first.
+            // It was written a second time.
             return Ok(None);
         }
         span.insert(first, last - first + 1);
@@ -287,6 +290,8 @@ impl Extents<'_, '_> {
             let (count, octets) = (head.persistent_count, head.persistent_octets);
             return Ok(Some(LiveExtent { file, note: *note, count, octets }));
         }
+        // What the journal says of them ends with the epoch, the file does not.
+        settled.iter().for_each(|(first, count)| work.dead.insert(first, count));
         if settled.count() == last - first + 1 {
             return Ok(None);
         }
@@ -313,7 +318,6 @@ impl Extents<'_, '_> {
                 octets += body_octets as u64;
             }
         }
-        settled.iter().for_each(|(first, count)| work.dead.insert(first, count));
         Ok((count > 0).then_some(LiveExtent { file, note: *note, count, octets }))
     }
 }

@@ -59,6 +59,8 @@ enum Waiting {
     File(ColdFileId),
     /// A deleted queue's files, which may then be removed.
     Queue(u64),
+    /// A segment of the journal, which may then be used again.
+    Segment(DiskRequest),
 }
 
 /// See the module's documentation.
@@ -134,6 +136,11 @@ impl Persistence {
         self.journal.put_delivering(queue.id.0, below);
         self.journal.demand();
         self.wait(Waiting::Delivery { queue, below });
+    }
+
+    /// Has a segment of the journal given back once all that was put until now is on disk.
+    pub fn await_retirement(&mut self, request: DiskRequest) {
+        self.wait(Waiting::Segment(request));
     }
 
     fn wait(&mut self, waiting: Waiting) {
@@ -323,6 +330,7 @@ impl Shard {
                     }
                 }
                 Waiting::File(file) => persistence.requests.push_back(DiskRequest::RemoveFile { file }),
+                Waiting::Segment(request) => persistence.requests.push_back(request),
                 Waiting::Queue(queue) => {
                     persistence.requests.push_back(DiskRequest::RemoveQueue { queue, is_transient: false });
                 }

@@ -299,7 +299,8 @@ impl Persistence {
             self.requests.push_back(DiskRequest::RetireOldEpochs);
         } else {
             let request = self.journal.retire(work.segment);
-            self.requests.push_back(request);
+            self.journal.demand();
+            self.await_retirement(request);
         }
     }
 }

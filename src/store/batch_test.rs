@@ -60,6 +60,7 @@ fn check_read(read: Record<'_>, written: &Owned, last: &mut Option<[Vec<u8>; 4]>
         (Record::ColdFile { queue, file, octets }, _) => assert_eq!(*written, Owned::ColdFile(queue, file, octets)),
         (Record::ColdGone { queue, file }, _) => assert_eq!(*written, Owned::ColdGone(queue, file)),
         (Record::Mark, _) => assert_eq!(*written, Owned::Mark),
+        (Record::Oldest { .. }, _) => panic!("it was not written"),
         (read, _) => panic!("{read:?} was written as {written:?}"),
     }
 }

@@ -315,7 +315,11 @@ impl ColdDisk {
     fn sync(&mut self, files: &[ColdFileId]) -> Result<(), StoreError> {
         for file in files.iter().filter(|file| !file.is_transient) {
             let path = self.path(file);
-            let synced = File::open(&path).and_then(|file| file.sync_data());
+            let synced = match File::open(&path) {
+                // There was not even room to create it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && self.cut_off.contains(file) => continue,
+                opened => opened.and_then(|file| file.sync_data()),
+            };
             synced.map_err(failed(&path, "sync"))?;
         }
         for file in files {

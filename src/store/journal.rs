@@ -439,12 +439,15 @@ impl Journal {
         (in_use > self.options.segments_target as u64).then_some(self.oldest)
     }
 
-    /// Gives the oldest segment back. Whatever lives in it was put in again, or is in a queue segment file, durably.
+    /// Gives the oldest segment back. Whatever lives in it was put in again, or is in a queue segment file, durably. Puts in
+    /// that it may be missing: what is returned is for the disk once that is durable ([`appended`](Self::appended)).
     pub fn retire(&mut self, segment: u64) -> DiskRequest {
         assert_eq!(segment, self.oldest, "the oldest segment goes first");
         assert!(segment < self.current, "retired the segment that is written");
         self.oldest += 1;
         self.is_refused = false;
+        record::put_oldest(&mut self.gathering, self.oldest);
+        self.after_put();
         DiskRequest::RetireSegment { segment }
     }
 

@@ -315,6 +315,9 @@ impl Disk {
                 context.end_soon_by_power_loss();
                 continue;
             }
+            if !self.files.is_there(file) && self.rows[shard].names.cut_off.contains(file) {
+                continue;
+            }
             self.files.sync_cold(file);
         }
         let skips = files.iter().any(|file| !self.files.is_name_durable(file)) && context.strikes(Mutation::SkipDirectorySync);
@@ -378,6 +381,9 @@ impl Disk {
         match other {
             DiskRequest::WriteExtents { place, octets, .. } => {
                 let offset = usize::try_from(place.offset).expect("files are short");
+                if offset > 0 && self.rows[shard].names.cut_off.contains(&place.file) {
+                    return;
+                }
                 self.create_at_front(shard, &place.file, offset);
                 let tear = Tear::any(context);
                 self.files.tear_cold(context, &place.file, offset, octets.as_slice(), tear);

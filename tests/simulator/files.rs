@@ -222,6 +222,10 @@ impl Files {
         cold.synced.clone_from(&cold.octets);
     }
 
+    pub fn is_there(&self, file: &ColdFileId) -> bool {
+        self.cold.get(&(file.queue, file.file)).is_some_and(|cold| cold.is_there)
+    }
+
     pub fn is_name_durable(&self, file: &ColdFileId) -> bool {
         self.cold.get(&(file.queue, file.file)).is_some_and(|cold| cold.is_name_durable)
             && self.directories.get(&file.queue).is_some_and(|directory| directory.is_durable)

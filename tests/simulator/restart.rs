@@ -350,6 +350,9 @@ impl World {
             self.settle_down(false);
             self.clients[keeper].audit(&mut self.context, AUDIT_CHANNEL, queue);
             self.settle_down(false);
+            if self.context.failure.is_some() {
+                return;
+            }
             for what in self.context.ledger.unseen(|at| at == queue).into_iter().take(5) {
                 self.context.violation(format!("lost by a restart: {what}"));
             }
@@ -362,12 +365,22 @@ impl World {
             }
             self.clients[keeper].close_channel(&mut self.context, AUDIT_CHANNEL);
             self.settle_down(false);
+            if self.context.failure.is_some() {
+                return;
+            }
         }
     }
 
     /// A shard cannot go on with what the disk has returned: the broker ends.
     pub fn handle_failure(&mut self) {
-        let Some(what) = self.context.failure.take() else { return };
+        while !self.is_wrong()
+            && let Some(what) = self.context.failure.take()
+        {
+            self.restart_after(&what);
+        }
+    }
+
+    fn restart_after(&mut self, what: &str) {
         self.context.trace(|| format!("the broker ends of itself: {what}"));
         let Some(damage) = self.store.damage.take_if(|damage| what.contains(&damage.path)) else {
             return self.context.violation(format!("the broker ends of itself: {what}"));

@@ -83,8 +83,12 @@ pub fn run(seed: u64, steps: u64, is_durable: bool, mutation: Option<Mutation>, 
         let end = world.context.random.pick(&[End::Clean, End::Kill, End::PowerLoss]);
         world.restart(end);
     }
-    if world.context.ledger.violations.is_empty() {
+    while !world.is_wrong() {
+        world.handle_failure();
         world.reckon();
+        if world.context.failure.is_none() {
+            break;
+        }
     }
     let (context, disk) = (world.context, world.store.disk);
     let store = StoreReport {
@@ -345,6 +349,9 @@ impl World {
     fn reckon(&mut self) {
         self.context.trace(|| "everything settles down".into());
         self.settle_down(true);
+        if self.context.failure.is_some() {
+            return;
+        }
         let waiting: Vec<String> = self.clients.iter().filter_map(Client::waits_for).collect();
         for what in waiting {
             self.context.violation(format!("in vain, {what}"));
@@ -354,6 +361,9 @@ impl World {
             return;
         }
         self.take_the_rest();
+        if self.context.failure.is_some() {
+            return;
+        }
         for what in self.context.ledger.missing(|_| true).into_iter().take(5) {
             self.context.violation(format!("lost: {what}"));
         }
