@@ -12,7 +12,7 @@ use super::{Position, Queue};
 use crate::definitions::{QueueDefinition, QueueId, QueueOptions};
 use crate::store::disk::ColdFileId;
 use crate::store::names::SegmentName;
-use crate::store::queue_segment::read_notes;
+use crate::store::queue_segment::{read_notes, scan_extents};
 use crate::store::replay::{OnDamage, ReplayCounters, ReplayOptions};
 use crate::store::{
     Damage, DamageKind, ExtentNote, History, RangeSet, ReadSegment, SegmentContents, StoreError, cold_path, take_extent,
@@ -67,7 +67,7 @@ pub fn recover_shards(
         .filter(|definition| definition.durable)
         .map(|definition| (definition.id, definition.options.clone()))
         .collect();
-    let found = look_at_files(&files, read_cold)?;
+    let found = look_at_files(&files, &history, read_cold)?;
     let mut read_extent = |file: &ColdFileId, note: &ExtentNote| {
         let octets = usize::try_from(note.octets).map_err(io::Error::other);
         octets
@@ -85,14 +85,21 @@ pub fn recover_shards(
     Ok(RecoveredShards { queues, needless: recovered.needless, counters: history.counters() })
 }
 
-/// What the trailers of files say, or their extents.
+/// What the trailers of files say that the journals say were synced as a whole, and the extents of the others.
 ///
 /// # Errors
 /// A file cannot be read.
-pub fn look_at_files(files: &[(ColdFileId, u64)], read_cold: ReadCold<'_>) -> Result<Vec<FoundFile>, StoreError> {
+pub fn look_at_files(
+    files: &[(ColdFileId, u64)],
+    history: &History,
+    read_cold: ReadCold<'_>,
+) -> Result<Vec<FoundFile>, StoreError> {
     let look = |(id, octets): &(ColdFileId, u64)| {
         let mut read = |offset, octets| read_cold(id, offset, octets);
-        let contents = read_notes(&mut read, *octets, id.queue).map_err(|error| read_error(id, None, error))?;
+        let synced = history.queue(id.queue).and_then(|history| history.cold_files.get(&id.file));
+        let is_whole = synced.is_some_and(|synced| synced >= octets);
+        let look = if is_whole { read_notes } else { scan_extents };
+        let contents = look(&mut read, *octets, id.queue).map_err(|error| read_error(id, None, error))?;
         Ok(FoundFile { queue: id.queue, number: id.file, contents })
     };
     files.iter().map(look).collect()

@@ -48,6 +48,8 @@ struct Work {
     stage: Stage,
     /// Octets that were forwarded.
     forwarded: usize,
+    /// Octets that were put into the journal, checkpoints included.
+    carried: u64,
     /// Files that are being synced, with how much of each was written.
     files: Vec<(ColdFileId, u64)>,
     /// How often the disk had refused something before.
@@ -61,6 +63,8 @@ pub(super) struct Recycling {
     work: Option<Work>,
     /// Whether the journals of processes that have ended are still needed.
     has_older: bool,
+    /// What was put into the journal again for each of the last segments, in octets.
+    carried: VecDeque<u64>,
 }
 
 impl Recycling {
@@ -191,6 +195,7 @@ impl Shard {
         let segment_octets = persistence.journal.segment_octets();
         let sizes = persistence.paging.sizes;
         let (mut at, mut forwarded) = (next, 0);
+        let before_all = persistence.journal.pending_octets();
         while at < work.queues.len()
             && at - next < QUEUES_PER_TURN
             && forwarded < FORWARD_OCTETS_PER_TURN
@@ -233,6 +238,8 @@ impl Shard {
         }
         persistence.repeats = false;
         self.tell_journal();
+        let persistence = self.persistence.as_ref().expect("it was there");
+        work.carried += (persistence.journal.pending_octets() - before_all) as u64;
         at
     }
 
@@ -287,6 +294,7 @@ impl Persistence {
             queues: self.recycling.take_queues(segment),
             stage: Stage::Relocate(0),
             forwarded: 0,
+            carried: 0,
             files: vec![],
             refusals: self.paging.refusals(),
         })
@@ -299,6 +307,10 @@ impl Persistence {
             self.requests.push_back(DiskRequest::RetireOldEpochs);
         } else {
             let request = self.journal.retire(work.segment);
+            let (oldest, current) = self.journal.segments();
+            self.recycling.carried.push_front(work.carried);
+            self.recycling.carried.truncate(usize::try_from(current - oldest + 1).expect("few"));
+            self.journal.set_carried(self.recycling.carried.iter().sum());
             self.journal.demand();
             self.await_retirement(request);
         }

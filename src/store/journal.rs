@@ -108,6 +108,8 @@ pub struct Journal {
     is_preparing: bool,
     /// Whether a segment was refused and not asked for again.
     is_refused: bool,
+    /// Segments that may be in use besides those that were aimed at.
+    segments_more: u64,
     counters: JournalCounters,
 }
 
@@ -141,6 +143,7 @@ impl Journal {
             prepared: FIRST_SEGMENT - 1,
             is_preparing: false,
             is_refused: false,
+            segments_more: 0,
             counters: JournalCounters::default(),
         }
     }
@@ -433,10 +436,16 @@ impl Journal {
         (self.oldest, self.current)
     }
 
+    /// Says how many octets are put in again on the way once through all segments. So that this is less than half of what is
+    /// written, more segments may be in use; else it would go on forever where nothing else is written.
+    pub fn set_carried(&mut self, octets: u64) {
+        self.segments_more = (2 * octets).div_ceil(self.options.segment_octets);
+    }
+
     /// The oldest segment, where more are in use than should be.
     pub fn wants_recycling(&self) -> Option<u64> {
         let in_use = self.current - self.oldest + 1;
-        (in_use > self.options.segments_target as u64).then_some(self.oldest)
+        (in_use > self.options.segments_target as u64 + self.segments_more).then_some(self.oldest)
     }
 
     /// Gives the oldest segment back. Whatever lives in it was put in again, or is in a queue segment file, durably. Puts in

@@ -80,6 +80,18 @@ pub fn read_notes(
     if let Some(notes) = read_trailer(read, file_octets, queue)? {
         return Ok(SegmentContents { notes, is_complete: true, sound_octets: file_octets });
     }
+    scan_extents(read, file_octets, queue)
+}
+
+/// The same from its extents alone: what a trailer says of them is certain only if the whole file was synced.
+///
+/// # Errors
+/// Those of `read`. What is damaged is no error but not sound.
+pub fn scan_extents(
+    read: &mut dyn FnMut(u64, usize) -> io::Result<Vec<u8>>,
+    file_octets: u64,
+    queue: u64,
+) -> io::Result<SegmentContents> {
     let mut contents = SegmentContents::default();
     while let Some(note) = read_extent(read, contents.sound_octets, file_octets, queue)? {
         contents.sound_octets += u64::from(note.octets);

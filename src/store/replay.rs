@@ -28,7 +28,7 @@ pub struct QueueHistory {
     pub cold_files: BTreeMap<u32, u64>,
     /// Queue segment files that are to be removed where they are there.
     pub cold_gone: BTreeSet<u32>,
-    /// Positions that were settled, since the checkpoint if there was one.
+    /// Positions that were settled.
     settled: RangeSet,
     checkpoint: Option<AppliedCheckpoint>,
     /// The parts, so far, of a checkpoint that has several.
@@ -136,8 +136,8 @@ impl QueueHistory {
         let mut kept = RangeSet::new();
         whole.ranges.iter().for_each(|(first, count)| kept.insert(*first, *count));
         let fronts = part.levels.clone();
+        // What was settled before stays so: it may lie behind the front, as it was left by a process before.
         self.checkpoint = Some(AppliedCheckpoint { position_next: part.position_next, fronts, kept });
-        self.settled = RangeSet::new();
     }
 }
 
@@ -335,7 +335,7 @@ fn missing_fronts(segments: &[SegmentName], oldest: &AHashMap<(u64, u16), u64>) 
     let missing = journals.filter_map(|journal| {
         let first = journal.first().expect("a chunk is not empty");
         let needed = oldest.get(&(first.epoch, first.shard)).copied().unwrap_or(FIRST_SEGMENT);
-        (first.segment > needed).then(|| SegmentName { segment: needed, ..*first })
+        (first.segment > needed).then(|| SegmentName { segment: first.segment - 1, ..*first })
     });
     missing.map(|name| Damage { file: name.path(), offset: 0, what: DamageKind::Missing }).collect()
 }

@@ -106,6 +106,9 @@ impl Disk {
 
     /// Does one thing, somewhere.
     pub fn step(&mut self, context: &mut Context) {
+        if self.rows.is_empty() {
+            return;
+        }
         let shard = context.random.below(self.rows.len());
         let is_commit = context.random.permille(500);
         let rows = &mut self.rows[shard];
