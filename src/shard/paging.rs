@@ -134,10 +134,11 @@ impl Paging {
         self.page_out_octets
     }
 
-    /// The disk may have room again. `is_over` tells whether memory is over what it should be.
-    pub fn handle_tick(&mut self, is_over: bool) {
+    /// The disk may have room again.
+    pub fn handle_tick(&mut self) {
+        // Nothing was refused since the last one, and nothing is on its way that may be.
+        self.is_full &= self.is_refused || !self.page_outs.is_empty();
         self.is_refused = false;
-        self.is_full &= is_over;
     }
 
     /// A number that no other request has.

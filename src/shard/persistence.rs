@@ -235,7 +235,7 @@ impl Shard {
                     persistence.journal.put_checkpoint(&checkpoint);
                 }
             });
-            if cell.queue.has_files() || tells_much {
+            if !is_transient && (cell.queue.has_files() || tells_much) {
                 persistence.recycling.note(cell, slot, persistence.journal.gathering_segment());
             }
             for file in cell.queue.take_gone_files() {
@@ -348,10 +348,9 @@ impl Shard {
 
     /// What is to be done about ten times a second.
     pub(super) fn tick_persistence(&mut self) {
-        let is_over = self.is_over_memory();
         let Some(persistence) = &mut self.persistence else { return };
         persistence.journal.handle_tick();
-        persistence.paging.handle_tick(is_over);
+        persistence.paging.handle_tick();
         self.look_at_pressure();
     }
 

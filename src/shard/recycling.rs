@@ -263,7 +263,7 @@ impl Shard {
         let persistence = persistence.as_mut().expect("it was there");
         let mut dirty = vec![];
         for (slot, id) in &work.queues {
-            let Some(cell) = queues.with_id(*slot, *id) else { continue };
+            let Some(cell) = queues.with_id(*slot, *id).filter(|cell| cell.queue.is_logged()) else { continue };
             let queue = id.0;
             let synced = cell.queue.take_dirty_files();
             dirty.extend(synced.into_iter().map(|file| ColdFileId { queue, file, is_transient: false }));

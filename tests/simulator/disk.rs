@@ -9,7 +9,7 @@ use crate::{
     faults::Mutation,
     files::{Files, Tear},
 };
-use lepus::store::{ColdFileId, DiskReply, DiskRequest, names::SegmentName};
+use lepus::store::{AlignedBuffer, ColdFileId, DiskReply, DiskRequest, cold_path, names::SegmentName};
 use std::collections::{BTreeSet, VecDeque};
 
 /// How a broker ends.
@@ -139,7 +139,7 @@ impl Disk {
             && context.strikes(Mutation::ConfirmEarly)
         {
             // It is told of, and done much later.
-            let (sequence, octets) = (*sequence, lepus::store::AlignedBuffer::with_capacity(octets.len()));
+            let (sequence, octets) = (*sequence, AlignedBuffer::with_capacity(octets.len()));
             rows.commits_stalled_until = context.step + 2000;
             rows.replies.push_back(DiskReply::Committed { sequence, octets });
             self.early = Some(shard);
@@ -166,6 +166,7 @@ impl Disk {
         request: DiskRequest,
         steps: &mut usize,
     ) -> Option<DiskReply> {
+        context.trace(|| format!("disk of shard {shard}: {}", told(&request)));
         let number = u16::try_from(shard).expect("few");
         let name = |segment| SegmentName { epoch: self.epoch, shard: number, segment };
         match request {
@@ -273,10 +274,10 @@ impl Disk {
                 self.loads += 1;
                 let offset = usize::try_from(place.offset).expect("files are short");
                 let Some(read) = self.files.read_cold(&place.file, offset, octets) else {
-                    context.failure = Some(format!("the file {} is too short", lepus::store::cold_path(&place.file)));
+                    context.failure = Some(format!("the file {} is too short", cold_path(&place.file)));
                     return None;
                 };
-                let mut buffer = lepus::store::AlignedBuffer::with_capacity(octets);
+                let mut buffer = AlignedBuffer::with_capacity(octets);
                 buffer.extend_from_slice(read);
                 Some(DiskReply::Read { token, octets: buffer })
             }
@@ -404,4 +405,20 @@ impl Disk {
 fn take(steps: &mut usize) -> Option<()> {
     *steps = steps.checked_sub(1)?;
     Some(())
+}
+
+/// A request without its octets.
+fn told(request: &DiskRequest) -> String {
+    match request {
+        DiskRequest::Commit { sequence, segment, offset, octets } => {
+            format!("batch {sequence} to segment {segment} at {offset}, {} octets", octets.len())
+        }
+        DiskRequest::WriteExtents { place, octets, .. } => {
+            format!("write {} octets at {} of {}", octets.len(), place.offset, cold_path(&place.file))
+        }
+        DiskRequest::ReadExtents { place, octets, .. } => {
+            format!("read {octets} octets at {} of {}", place.offset, cold_path(&place.file))
+        }
+        other => format!("{other:?}"),
+    }
 }

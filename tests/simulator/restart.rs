@@ -348,6 +348,9 @@ impl World {
         for queue in self.queues_left() {
             self.clients[keeper].open_as(&mut self.context, AUDIT_CHANNEL, Mode::Plain);
             self.settle_down(false);
+            if self.context.failure.is_some() {
+                return;
+            }
             self.clients[keeper].audit(&mut self.context, AUDIT_CHANNEL, queue);
             self.settle_down(false);
             if self.context.failure.is_some() {

@@ -407,6 +407,9 @@ impl World {
             }
         }
         for queue in left {
+            if self.context.failure.is_some() {
+                return;
+            }
             let owner = self.context.ledger.topology.queues[queue].exclusive_owner;
             let client = owner.unwrap_or(self.keeper());
             if self.clients[client].stage != Stage::Running {
@@ -415,6 +418,9 @@ impl World {
             let number = u16::try_from(50 + queue).expect("few");
             self.clients[client].open_as(&mut self.context, number, Mode::Plain);
             self.settle_down(true);
+            if self.context.failure.is_some() {
+                return;
+            }
             self.clients[client].consume_from(&mut self.context, number, queue, false, false);
             self.settle_down(true);
         }
