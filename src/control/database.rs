@@ -20,7 +20,7 @@ use redb::{
 };
 use std::{
     fmt,
-    fs::File,
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
@@ -75,12 +75,23 @@ impl Database {
     }
 
     fn try_open(file: &Path) -> Result<Self, Fault> {
-        let was_there = file.exists();
-        let backend = DatabaseFile::open(file)?;
-        if !was_there && let Some(directory) = file.parent() {
+        match fs::metadata(file) {
+            Ok(found) if found.len() > 0 => return Self::with_backend(DatabaseFile::open(file)?, file),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            Ok(_) | Err(_) => {}
+        }
+        // Under its name it is there as a whole or not at all: redb refuses one whose making was cut short.
+        let new = file.with_extension("redb.new");
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            Ok(()) | Err(_) => {}
+        }
+        let database = Self::with_backend(DatabaseFile::open(&new)?, file)?;
+        fs::rename(&new, file)?;
+        if let Some(directory) = file.parent() {
             File::open(directory)?.sync_all()?;
         }
-        Self::with_backend(backend, file)
+        Ok(database)
     }
 
     /// One in memory, for tests of what is around it. It is as durable as this value.

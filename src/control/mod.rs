@@ -3,7 +3,7 @@
 //! * [`plane`]: what it does, as a plain value
 //! * [`database`]: where durable things are kept; `kept_values`: as which octets; `database_file`: in what kind of file
 //! * [`logins`]: whether credentials are right
-//! * [`thread`]: the thread around it, and the one that verifies slow password hashes
+//! * [`thread`]: the thread around it, and the one that verifies slow password hashes and pokes the shards
 
 pub mod database;
 mod database_file;

@@ -22,6 +22,7 @@ use crate::{
     },
 };
 use std::{
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -104,49 +105,34 @@ fn is_quick(request: &ControlRequest) -> bool {
 }
 
 impl Control {
-    /// Starts the thread that verifies slow password hashes, and tells the shards what exists already. What is to be kept is
-    /// kept in `database`.
+    /// Starts the thread that verifies slow password hashes and pokes the shards, and tells them what exists already. What is to
+    /// be kept is kept in `database`.
+    ///
+    /// # Errors
+    /// Where there is no thread to be had.
     pub fn new(
         plane: ControlPlane,
         database: Option<Database>,
         existing: Outcome,
         mailboxes: Vec<Mailbox>,
         published: Arc<Published>,
-    ) -> Arc<Self> {
+    ) -> io::Result<Arc<Self>> {
         let (slow_logins, waiting_logins) = mpsc::channel();
         let writer = Mutex::new(Writer { plane, database });
         let control = Arc::new(Self { writer, mailboxes, published, logins: Mutex::default(), slow_logins });
         let verifying = Arc::downgrade(&control);
-        let spawned = std::thread::Builder::new().name("logins".into()).spawn(move || {
-            for login in waiting_logins {
-                let Some(control) = verifying.upgrade() else { return };
-                control.verify(login);
-            }
-        });
-        if let Err(error) = spawned {
-            tracing::error!("logins of users with argon2 hashes will be refused: no thread for them: {error}");
-        }
+        std::thread::Builder::new()
+            .name("logins".into())
+            .spawn(move || verify_and_poke(&waiting_logins, || verifying.upgrade()))?;
         control.carry_out(existing, &mut control.lock());
-        control
+        Ok(control)
     }
 
-    /// Answers what is sent to its thread, until nobody can any more; pokes the shards.
+    /// Answers what is sent to its thread, until nobody can any more.
     pub fn run(&self, requests: &Receiver<Queued>) {
-        let mut poked = Instant::now();
-        loop {
-            match requests.recv_timeout(POKE_INTERVAL) {
-                Ok(first) => {
-                    let queued: Vec<Queued> =
-                        std::iter::once(first).chain(requests.try_iter().take(BATCH_MAX)).collect();
-                    self.handle_queued(queued);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-            if poked.elapsed() >= POKE_INTERVAL {
-                poked = Instant::now();
-                self.mailboxes.iter().for_each(Mailbox::poke);
-            }
+        while let Ok(first) = requests.recv() {
+            let queued: Vec<Queued> = std::iter::once(first).chain(requests.try_iter().take(BATCH_MAX)).collect();
+            self.handle_queued(queued);
         }
     }
 
@@ -219,7 +205,7 @@ impl Control {
     }
 
     fn verify_later(&self, login: SlowLogin) {
-        // Without the thread nobody is let in.
+        // The thread is there as long as this is.
         let _ = self.slow_logins.send(login);
     }
 
@@ -239,6 +225,26 @@ impl Control {
         if is_right {
             let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
             logins.remember(login.user, &login.password, login.hash);
+        }
+    }
+}
+
+/// What the second thread does, which never waits for the disk, until nobody needs it.
+fn verify_and_poke(logins: &Receiver<SlowLogin>, control: impl Fn() -> Option<Arc<Control>>) {
+    let mut poked = Instant::now();
+    loop {
+        let login = match logins.recv_timeout(POKE_INTERVAL) {
+            Ok(login) => Some(login),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let Some(control) = control() else { return };
+        if let Some(login) = login {
+            control.verify(login);
+        }
+        if poked.elapsed() >= POKE_INTERVAL {
+            poked = Instant::now();
+            control.mailboxes.iter().for_each(Mailbox::poke);
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{Position, Queue};
 use crate::definitions::{QueueDefinition, QueueId, QueueOptions};
 use crate::store::disk::ColdFileId;
 use crate::store::names::SegmentName;
-use crate::store::queue_segment::{read_notes, scan_extents};
+use crate::store::queue_segment::read_notes;
 use crate::store::replay::{OnDamage, ReplayCounters, ReplayOptions};
 use crate::store::{
     Damage, DamageKind, ExtentNote, History, RangeSet, ReadSegment, SegmentContents, StoreError, cold_path, take_extent,
@@ -96,10 +96,9 @@ pub fn look_at_files(
 ) -> Result<Vec<FoundFile>, StoreError> {
     let look = |(id, octets): &(ColdFileId, u64)| {
         let mut read = |offset, octets| read_cold(id, offset, octets);
-        let synced = history.queue(id.queue).and_then(|history| history.cold_files.get(&id.file));
-        let is_whole = synced.is_some_and(|synced| synced >= octets);
-        let look = if is_whole { read_notes } else { scan_extents };
-        let contents = look(&mut read, *octets, id.queue).map_err(|error| read_error(id, None, error))?;
+        let trusted = history.queue(id.queue).and_then(|history| history.cold_files.get(&id.file)).copied().unwrap_or(0);
+        let contents =
+            read_notes(&mut read, *octets, id.queue, trusted).map_err(|error| read_error(id, None, error))?;
         Ok(FoundFile { queue: id.queue, number: id.file, contents })
     };
     files.iter().map(look).collect()

@@ -104,7 +104,8 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
     let (links, mailboxes) = mesh::connect(count);
     let published = Arc::new(Published::new(plane.snapshot()));
     let gauges: Arc<Vec<Gauges>> = Arc::new(std::iter::repeat_with(Gauges::default).take(count).collect());
-    let control = Control::new(plane, Some(database), outcome, mailboxes.clone(), Arc::clone(&published));
+    let control = Control::new(plane, Some(database), outcome, mailboxes.clone(), Arc::clone(&published))
+        .map_err(|error| setup("the thread for logins", error))?;
     let (queue, requests) = mpsc::channel();
     let (failed, failures) = mpsc::channel();
     let path = plan.data_dir.path().to_owned();

@@ -70,6 +70,10 @@ pub(super) struct Persistence {
     waiters: VecDeque<Waiter>,
     /// Whether the message that is put next is the one that was put last.
     pub repeats: bool,
+    /// The publish of another shard's channel that what was enqueued last came from.
+    last_published: Option<(Asker, u64)>,
+    /// Whether somebody waits for the disk to catch up.
+    pub has_paused: bool,
     pub restored: AHashMap<QueueId, Queue>,
     pub paging: Paging,
     pub recycling: Recycling,
@@ -85,6 +89,8 @@ impl Persistence {
             requests: VecDeque::new(),
             waiters: VecDeque::new(),
             repeats: false,
+            last_published: None,
+            has_paused: false,
             paging: Paging::new(start.paging_sizes, start.queue_memory_octets, start.transient_memory_octets),
             recycling: Recycling::default(),
             restored: start.restored,
@@ -194,12 +200,20 @@ impl Shard {
         }
     }
 
-    /// What is enqueued from here on is another message than before.
+    /// What is enqueued from here on is another message than before; `of` is the publish of another shard's channel that it
+    /// comes from, if it may come again for another queue.
     #[inline]
-    pub(super) fn begin_message(&mut self) {
+    pub(super) fn begin_message(&mut self, of: Option<(Asker, u64)>) {
         if let Some(persistence) = &mut self.persistence {
             persistence.repeats = false;
+            persistence.last_published = of;
         }
+    }
+
+    /// Whether what was enqueued last comes from this publish of another shard's channel.
+    #[inline]
+    pub(super) fn is_same_message(&self, publish: (Asker, u64)) -> bool {
+        self.persistence.as_ref().is_some_and(|persistence| persistence.last_published == Some(publish))
     }
 
     /// A publish of a channel is confirmed once all that was put until now is on disk.
@@ -278,7 +292,6 @@ impl Shard {
     /// Takes an answer of the disk. A turn has to follow.
     pub fn handle_disk(&mut self, reply: DiskReply, now_micros: u64) {
         let Some(persistence) = &mut self.persistence else { return };
-        let was_behind = persistence.is_behind();
         let was_starved = persistence.is_starved();
         match reply {
             DiskReply::Committed { sequence, octets } => {
@@ -292,20 +305,26 @@ impl Shard {
             DiskReply::Read { token, octets } => self.handle_loaded(token, octets),
             DiskReply::Synced { token } => persistence.recycling.handle_synced(token),
         }
-        if was_behind {
-            self.resume_behind();
-        }
         if self.persistence.as_ref().is_some_and(|persistence| persistence.is_starved() != was_starved) {
             self.look_at_pressure();
         }
     }
 
-    /// Lets those go on who waited for the disk, if it has caught up.
-    fn resume_behind(&mut self) {
-        let Some(persistence) = &self.persistence else { return };
-        if persistence.is_behind() {
+    /// This connection waits until the disk has caught up.
+    pub(super) fn pause_for_disk(&mut self, slot: u32) {
+        if let Some(persistence) = &mut self.persistence {
+            persistence.has_paused = true;
+        }
+        self.pause(slot, Pause::Disk);
+    }
+
+    /// Lets those go on who waited for the disk, if it has caught up. To be called at the end of a turn.
+    pub(super) fn resume_behind(&mut self) {
+        let Some(persistence) = &mut self.persistence else { return };
+        if !persistence.has_paused || persistence.is_behind() {
             return;
         }
+        persistence.has_paused = false;
         for slot in self.connections.slots() {
             self.resume(slot, Pause::Disk);
         }

@@ -126,15 +126,20 @@ impl Hold {
 
     /// Whether the gathering batch is to wait still.
     pub fn holds(&mut self) -> bool {
-        let holds = self.until_micros().is_some_and(|until| self.now_micros < until);
+        let holds = self.is_short() && self.now_micros < self.until_micros;
         self.holds += u64::from(holds && !self.is_holding);
         self.is_holding = holds;
         holds
     }
 
-    /// Until when the gathering batch may wait: while fewer than three quarters of the active ones wait for it.
-    pub fn until_micros(&self) -> Option<u64> {
-        (4 * self.present < 3 * (self.present + self.absent)).then_some(self.until_micros)
+    /// Until when the gathering batch is held back, if it was when that was asked last.
+    pub fn deadline_micros(&self) -> Option<u64> {
+        self.is_holding.then_some(self.until_micros)
+    }
+
+    /// Whether fewer than three quarters of the active ones wait for the gathering batch.
+    fn is_short(&self) -> bool {
+        4 * self.present < 3 * (self.present + self.absent)
     }
 
     /// How many batches had to wait.
@@ -173,6 +178,34 @@ mod tests {
         }
     }
 
+    /// Goal: nobody is told of a deadline that has passed, or they would ask again and again. Method: one of ten has come; ask
+    /// before the deadline, at it, and whether more who come put it off.
+    #[test]
+    fn a_deadline_passes() {
+        let mut hold = Hold::default();
+        for sequence in 1..4 {
+            (0..10).for_each(|waiter| hold.add_waiter(waiter, sequence));
+            hold.handle_now(0);
+            hold.begin_batch();
+        }
+        (0..20).for_each(|_| hold.handle_committed(800, 10_000));
+        hold.add_waiter(0, 4);
+        hold.handle_now(10_000);
+        let deadline = 10_000 + hold.commit_micros / 2;
+        assert!(hold.holds() && hold.deadline_micros() == Some(deadline));
+        hold.handle_now(deadline - 1);
+        assert!(hold.holds());
+        hold.add_waiter(1, 4);
+        hold.handle_now(deadline - 1);
+        let later = deadline - 1 + FOLLOW_MICROS;
+        assert!(hold.holds() && hold.deadline_micros() == Some(later));
+        hold.handle_now(later);
+        assert!(!hold.holds() && hold.deadline_micros().is_none());
+        hold.add_waiter(2, 4);
+        hold.handle_now(10_000 + JOURNAL_HOLD_MICROS_MAX);
+        assert!(!hold.holds(), "it was held back for as long as may be");
+    }
+
     /// Goal: the count of those who are missed fits who is there. Method: the same ones, in several batches, some twice.
     #[test]
     fn the_absent_are_counted() {
@@ -185,7 +218,7 @@ mod tests {
             hold.handle_now(sequence * 100);
             let absent = [0, 0, 0, 0, 7][usize::try_from(sequence).expect("small")];
             assert_eq!((hold.present, hold.absent), (come, absent), "in batch {sequence}");
-            assert_eq!(hold.until_micros().is_some(), sequence == 4);
+            assert_eq!(hold.is_short(), sequence == 4);
             if sequence < 4 {
                 hold.begin_batch();
             }
@@ -195,9 +228,9 @@ mod tests {
             hold.add_waiter(waiter, 4);
         }
         hold.handle_now(400);
-        assert!(hold.until_micros().is_some(), "seven wait");
+        assert!(hold.is_short(), "seven wait");
         hold.add_waiter(7, 4);
         hold.handle_now(400);
-        assert!(hold.until_micros().is_none(), "eight wait");
+        assert!(!hold.is_short(), "eight wait");
     }
 }

@@ -31,8 +31,15 @@ struct Model {
     live: BTreeMap<(u64, u64), Expected>,
     /// The highest position that is gone, by queue and priority.
     dead: BTreeMap<(u64, u8), u64>,
-    position_next: [u64; QUEUES as usize],
-    delivered_below: [u64; QUEUES as usize],
+    position_next: BTreeMap<u64, u64>,
+    /// Below which position the journal says that messages may have been delivered, by queue.
+    delivered_below: BTreeMap<u64, u64>,
+}
+
+impl Model {
+    fn next(&self, queue: u64) -> u64 {
+        self.position_next.get(&queue).copied().unwrap_or(0)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -99,7 +106,7 @@ impl World {
             body_octets,
         };
         model.live.insert((entry.queue, entry.position), expected);
-        model.position_next[entry.queue as usize] = entry.position + 1;
+        model.position_next.insert(entry.queue, entry.position + 1);
     }
 
     fn nth(&self, queue: u64, which: &prop::sample::Index) -> Option<u64> {
@@ -110,20 +117,20 @@ impl World {
     fn step(&mut self, step: &Step) {
         match step {
             Step::Publish { queue, gap, priority, expires, body_octets, delivered } => {
-                let position = self.pending.position_next[*queue as usize] + gap;
+                let position = self.pending.next(*queue) + gap;
                 let (priority, delivered, expires_unix_millis) = (*priority, *delivered, *expires);
-                let entry = Entry { priority, delivered, expires_unix_millis, ..entry(*queue, position) };
+                let entry = Entry { priority, expires_unix_millis, delivered, ..entry(*queue, position) };
                 self.put(entry, *body_octets, false);
             }
             Step::FanOut { body_octets } => {
                 for queue in 0..QUEUES {
-                    let position = self.pending.position_next[queue as usize];
+                    let position = self.pending.next(queue);
                     self.put(entry(queue, position), *body_octets, queue > 0);
                 }
             }
             Step::Settle { queue, which, count } => {
                 let Some(first) = self.nth(*queue, which) else { return };
-                let count = (*count).min(self.pending.position_next[*queue as usize] - first);
+                let count = (*count).min(self.pending.next(*queue) - first);
                 self.bench.journal.put_settled(*queue, first, count);
                 for position in first..first + count {
                     if let Some(gone) = self.pending.live.remove(&(*queue, position)) {
@@ -135,7 +142,7 @@ impl World {
             Step::Deliver { queue, which } => {
                 let Some(position) = self.nth(*queue, which) else { return };
                 self.bench.journal.put_delivering(*queue, position + 1);
-                let below = &mut self.pending.delivered_below[*queue as usize];
+                let below = self.pending.delivered_below.entry(*queue).or_default();
                 *below = (*below).max(position + 1);
                 let delivered = self.pending.live.range_mut((*queue, 0)..=(*queue, position));
                 delivered.for_each(|(_, message)| message.delivered = true);
@@ -146,7 +153,7 @@ impl World {
     }
 
     fn checkpoint(&mut self, queue: u64, is_sparse: bool) {
-        let position_next = self.pending.position_next[queue as usize];
+        let position_next = self.pending.next(queue);
         let front = |priority: u8| {
             let dead = self.pending.dead.get(&(queue, priority)).map_or(0, |dead| dead + 1);
             if is_sparse { position_next } else { dead }
@@ -155,7 +162,7 @@ impl World {
         let before_front = self.pending.live.range((queue, 0)..(queue + 1, 0));
         let before_front = before_front.filter(|((_, at), message)| *at < levels[usize::from(message.priority)].1);
         let ranges = before_front.map(|((_, at), _)| (*at, 1)).collect();
-        let delivered_below = self.pending.delivered_below[queue as usize];
+        let delivered_below = self.pending.delivered_below.get(&queue).copied().unwrap_or(0);
         let checkpoint = Checkpoint { queue, delivered_below, position_next, levels, ranges };
         self.bench.journal.put_checkpoint(&checkpoint);
     }
@@ -212,7 +219,7 @@ fn check(files: &Files, model: &Model) {
     }
     assert_eq!(found.len(), model.live.len(), "some are missing");
     for (queue, history) in history.queues() {
-        assert!(history.position_next <= model.position_next[queue as usize]);
+        assert!(history.position_next <= model.next(queue));
         let behind = model.live.range((queue, history.position_next)..(queue + 1, 0)).next();
         assert_eq!(behind, None, "a position would be given out twice");
         for priority in 0..3 {
@@ -311,7 +318,7 @@ proptest! {
         let found = live(&files, &history);
         let whole = read(&world.bench.files, OnDamage::Refuse).expect("nothing is damaged");
         prop_assert!(history.counters().batches + 1 == whole.counters().batches);
-        prop_assert!(found.iter().all(|(entry, _)| entry.position < world.model.position_next[entry.queue as usize]));
+        prop_assert!(found.iter().all(|(entry, _)| entry.position < world.model.next(entry.queue)));
     }
 
     /// Goal: whatever is in the files, reading them ends. Method: garbage, and sound files with garbage written over them.
@@ -332,6 +339,9 @@ proptest! {
         live(&files, &history);
     }
 }
+
+/// Somewhere in the second batch of such a journal.
+const SECOND_BATCH: usize = 16 << 10;
 
 /// A journal of one queue with so many messages, one a batch, each about a fifth of a segment.
 fn journal_of(epoch: u64, messages: u64) -> Bench {
@@ -394,8 +404,7 @@ fn missing_and_truncated_segments_are_told() {
 #[test]
 fn a_mark_proves_what_was_before_it() {
     let mut bench = journal_of(1, 2);
-    let flip =
-        |files: &mut Files| files.get_mut(&bench.name(1)).expect("it is there")[SEGMENT_OCTETS as usize / 4] ^= 1;
+    let flip = |files: &mut Files| files.get_mut(&bench.name(1)).expect("it is there")[SECOND_BATCH] ^= 1;
     let mut files = bench.files.clone();
     flip(&mut files);
     assert_eq!(positions(&files, OnDamage::Refuse), [0], "it could be a torn batch");
@@ -403,7 +412,7 @@ fn a_mark_proves_what_was_before_it() {
     bench.journal.handle_tick();
     bench.run();
     let mut files = bench.files.clone();
-    files.get_mut(&flip_at).expect("it is there")[SEGMENT_OCTETS as usize / 4] ^= 1;
+    files.get_mut(&flip_at).expect("it is there")[SECOND_BATCH] ^= 1;
     assert!(matches!(damage_of(&files).what, DamageKind::Batch { sequence: 2, sound: 3 }));
 }
 

@@ -300,6 +300,20 @@ fn queues_whose_shard_is_gone_are_placed_anew() {
     assert_eq!([0, 1].map(|shard| homes.iter().filter(|home| **home == shard).count()), [5, 5]);
 }
 
+/// Goal: a first start that was cut short is no obstacle to the next. Method: what it may leave; an empty file, too.
+#[test]
+fn a_making_that_was_cut_short_is_begun_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("definitions.redb");
+    std::fs::write(directory.path().join("definitions.redb.new"), [0; 4096]).unwrap();
+    for epoch in 1..3 {
+        assert_eq!(Database::open(&file).unwrap().begin_epoch().unwrap(), epoch);
+        assert!(!directory.path().join("definitions.redb.new").exists());
+    }
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(Database::open(&file).unwrap().begin_epoch().unwrap(), 1);
+}
+
 fn check_unreadable(spoil: impl FnOnce(&WriteTransaction), expected: &str) {
     let mut database = Database::in_memory();
     let mut registry = Registry::new();
