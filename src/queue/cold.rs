@@ -94,7 +94,7 @@ impl Cold {
         u32::try_from(self.extents.len() - 1).expect("fewer than 2^32 blocks")
     }
 
-    fn file_mut(&mut self, number: u32) -> Option<&mut File> {
+    pub fn file_mut(&mut self, number: u32) -> Option<&mut File> {
         let index = self.files.binary_search_by_key(&number, |file| file.number).ok()?;
         self.files.get_mut(index)
     }

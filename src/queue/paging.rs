@@ -18,6 +18,8 @@ pub struct PageOutWish {
     pub with_tail: bool,
     /// No more octets than this, but one block at the least.
     pub octets_max: usize,
+    /// What is written to a file before another one is begun, in octets.
+    pub file_octets: u64,
 }
 
 impl Queue {
@@ -31,6 +33,7 @@ impl Queue {
                 keep_front: wish.keep_front,
                 with_tail: wish.with_tail,
                 octets_max: wish.octets_max,
+                file_octets: wish.file_octets,
             };
             let page_out = self.store.page_out(&mut level.chain, &order, buffer);
             if page_out.is_some() {

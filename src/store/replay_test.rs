@@ -198,6 +198,7 @@ impl World {
         }
         self.commit();
         let request = self.bench.journal.retire(oldest);
+        self.commit();
         self.bench.execute(request);
         self.before = (self.bench.files.clone(), self.model.clone());
     }
