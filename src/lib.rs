@@ -32,13 +32,31 @@
 //!    then `shard/event_loop.rs` sends the batches and writes to the sockets.
 //! 7. The acknowledgement comes in by `shard/basic_methods.rs`, and goes by `shard/settle.rs` to the queue.
 //!
+//! # How a message survives
+//!
+//! 1. `shard/deliver.rs`, having given a persistent message to a durable queue, puts it into the shard's journal
+//!    (`shard/persistence.rs`, `store/journal.rs`): a record in the batch that gathers. What was acknowledged, expired or dropped
+//!    follows at the end of the turn (`queue/log.rs`).
+//! 2. If no batch is on its way to the disk, this one is sent (`store/disk_thread.rs`: a write past the page cache and one
+//!    `fdatasync`, on a thread of its own); whatever comes meanwhile gathers for the next. Once it is there, the publishes in it
+//!    count as taken (`shard/verdicts.rs`), wherever their publishers are.
+//! 3. A long queue's blocks leave the memory for the queue's own segment files (`shard/paging.rs`, `queue/page_out.rs`) and come
+//!    back before it is their turn (`queue/load.rs`). So whatever lives is in memory and in the journal, or in a file: the
+//!    journal is never read while the broker runs.
+//! 4. The oldest segment of the journal is used again once nothing lives there alone (`shard/recycling.rs`,
+//!    `queue/relocation.rs`): much goes to files, little is written to the journal again.
+//! 5. At start the journals are replayed (`store/replay.rs`) and the queues put together again (`queue/recovery.rs`,
+//!    `server/recovery.rs`): that costs what the journals hold, not what the queues do.
+//!
 //! # How a declaration walks
 //!
 //! `shard/queue_methods.rs` and `shard/exchange_methods.rs` answer from the snapshot what changes nothing. A change is a question
 //! (`shard/control_message.rs`) to the control plane, the only writer (`control/plane.rs`): it changes the registry
-//! (`definitions/registry.rs`), tells the queue's home shard, publishes a new snapshot, then answers. It is asked at once where
-//! nobody else is at it, else through its thread: a shard never waits for its lock (`control/thread.rs`). Until then no further frame of that connection is handled. So whoever acts because of an answer,
-//! on whatever connection and shard, finds what was declared.
+//! (`definitions/registry.rs`), commits what is durable (`control/database.rs`), tells the queue's home shard, publishes a new
+//! snapshot, then answers. It is asked at once where nobody else is at it and nothing is to be kept, else through its thread: a
+//! shard waits neither for its lock nor for the disk (`control/thread.rs`), and all that waits meanwhile shares one commit. Until
+//! then no further frame of that connection is handled. So whoever acts because of an answer, on whatever connection and shard,
+//! finds what was declared; and finds it after a restart (`definitions/restore.rs`), if it is durable.
 //!
 //! # Floors
 //!
@@ -55,7 +73,7 @@
 //! | 4 | [`queue`] | one queue: ready, unacknowledged, consumers, expiry, overflow, priorities, dead letters |
 //! | 5 | [`connection`] | one client's connection: phase, channels, confirms, output |
 //! | 6 | [`shard`] | one core's broker. Drivers: `event_loop`, `mesh`, `socket` |
-//! | 7 | [`control`] | the single writer of the definitions. A driver |
+//! | 7 | [`control`] | the single writer of the definitions, and where they are kept. A driver |
 //! | 8 | [`server`] | the process. Drivers: `listener`, `preflight`, `shards`, `shutdown` |
 //!
 //! # What is not there

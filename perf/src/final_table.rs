@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
 use crate::result::quantile::{self, QUANTILES};
-use crate::result::{BrokerUse, Counts, Interval, Origin, Recorded, Run, histogram};
+use crate::result::{BrokerUse, Counts, DiskUse, Interval, Origin, Recorded, Run, histogram};
 use crate::units::{count_text, duration_text, octets_text, rate_text, three_digits};
 
 /// Columns that a table may have.
@@ -247,7 +247,13 @@ pub fn messages_per_cpu_second(run: &Run) -> Option<f64> {
 }
 
 fn broker(text: &mut String, run: &Run) {
-    let Some(BrokerUse { pid, cpu_seconds, resident_octets_before, resident_octets_max }) = run.broker else { return };
+    let Some(broker) = run.broker else {
+        let reason =
+            "CPU, memory and disk not available: its process is not on this machine, or not seen (--broker-pid)";
+        text.push('\n');
+        return wrap(text, "  broker   ", reason);
+    };
+    let BrokerUse { pid, cpu_seconds, resident_octets_before, resident_octets_max, .. } = broker;
     let (_, seconds) = run.measured_counts();
     write!(text, "\n  broker   CPU {cpu_seconds:.2} s").expect(FITS);
     if seconds > 0.0 {
@@ -258,17 +264,37 @@ fn broker(text: &mut String, run: &Run) {
     }
     let [before, max] = [resident_octets_before, resident_octets_max].map(octets_text);
     writeln!(text, "\n           memory {before} before, {max} at most; process {pid}").expect(FITS);
+    wrap(text, "           ", &disk_text(run, broker));
+}
+
+/// What the broker has written to disk.
+fn disk_text(run: &Run, broker: BrokerUse) -> String {
+    let Some(octets) = broker.disk_octets else {
+        return format!("disk not available: /proc/{pid}/io may be read by its user and by root", pid = broker.pid);
+    };
+    if octets == 0 {
+        return "disk: nothing written".to_owned();
+    }
+    let mut text = format!("disk {} written", octets_text(octets));
+    if let Some(DiskUse { octets_per_message, amplification }) = run.disk_use() {
+        text += &format!(", {} octets per message", rate_text(octets_per_message));
+        if let Some(amplification) = amplification {
+            text += &format!(", write amplification {}", three_digits(amplification));
+        }
+    }
+    if let Some(calls) = broker.write_calls {
+        text += &format!("; {} write calls", count_text(calls));
+    }
+    text
 }
 
 fn machine(text: &mut String, run: &Run, origin: &Origin) {
-    if run.broker.is_none() {
-        text.push('\n');
-    }
     let cores = |cores: &[usize]| cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let client = if run.client_cores.is_empty() { "any core".to_owned() } else { cores(&run.client_cores) };
     let broker =
         if run.target.cores.is_empty() { String::new() } else { format!(", broker on {}", cores(&run.target.cores)) };
-    let line = format!("load CPU {:.2} s on {client}{broker}", run.client_cpu_seconds);
+    let busy = run.client_busy_part.map_or_else(String::new, |part| format!(" (busy {:.0} %)", 100.0 * part));
+    let line = format!("load CPU {:.2} s{busy} on {client}{broker}", run.client_cpu_seconds);
     writeln!(text, "  {:<9}{line}", "cores").expect(FITS);
     let Origin { cpu_model, processors, kernel, memory_octets, .. } = origin;
     if !cpu_model.is_empty() {
@@ -394,6 +420,8 @@ mod tests {
             cpu_seconds: 12345.0,
             resident_octets_before: 1,
             resident_octets_max: 1 << 40,
+            disk_octets: Some(1 << 50),
+            write_calls: Some(12_345_678_901),
         });
         run.client_cores = vec![1];
         run.target.cores = vec![0];
@@ -429,6 +457,26 @@ mod tests {
         assert!(shown(&warm_up_only).contains("nothing was measured"));
         let text = shown(&run_of(&[]));
         assert!(!text.contains("NaN") && !text.contains("published  "), "{text}");
+    }
+
+    /// Goal: what the broker wrote is told by message and by octet of payload; that it is not known, as well.
+    #[test]
+    fn writes_to_disk() {
+        let flat = |run: &Run| shown(run).split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut run = run_of(&[("response", &[5; 100])]);
+        run.intervals[0].counts.published_octets = 100 * 1000;
+        assert!(flat(&run).contains("broker CPU, memory and disk not available"));
+        let mut check = |disk_octets, write_calls, expected: &str| {
+            run.broker = Some(BrokerUse { pid: 7, disk_octets, write_calls, ..BrokerUse::default() });
+            assert!(flat(&run).contains(expected), "{}", flat(&run));
+        };
+        let all = "disk 122 KiB written, 1,250 octets per message, write amplification 1.25; 1,234 write calls";
+        check(Some(125_000), Some(1234), all);
+        check(Some(0), Some(1234), "disk: nothing written");
+        check(None, None, "disk not available: /proc/7/io");
+        let counts = Counts { received: 10, ..Counts::default() };
+        assert_eq!(DiskUse::of(counts, 50), Some(DiskUse { octets_per_message: 5.0, amplification: None }));
+        assert_eq!(DiskUse::of(Counts::default(), 50), None);
     }
 
     /// Goal: each kind of fault is told, and makes the check line wrong; a refused message as well.

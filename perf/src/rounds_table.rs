@@ -52,7 +52,6 @@ pub fn text(campaign: &Campaign, targets: &[String], emphasis: Emphasis) -> Stri
             .collect();
         writeln!(text, "\n{}", emphasis.heading(scenario)).expect(FITS);
         comparison(&mut text, &of_scenario);
-        durability(&mut text, &groups);
         troubles(&mut text, &groups, emphasis);
         for Failure { target, reason, .. } in failures.iter().filter(|failure| failure.scenario == scenario) {
             tell(&mut text, &format!("{target}: FAILED: {reason}"), emphasis);
@@ -74,16 +73,6 @@ fn comparison(text: &mut String, runs: &[&Run]) {
     match compare::tables(&columns, None) {
         Ok(tables) => tables.iter().for_each(|table| text.push_str(&compare::table_text(table, compare::look()))),
         Err(reason) => wrap(text, "  ", &reason),
-    }
-}
-
-/// Persistent messages are the same request to each broker, and not the same promise.
-fn durability(text: &mut String, groups: &[Rounds]) {
-    let is_persistent = |run: &&Run| run.workload.get("flag").is_some_and(|flags| flags.contains("persistent"));
-    if groups.len() > 1 && groups.iter().flat_map(|(_, runs)| runs).any(is_persistent) {
-        let words = "the messages are persistent: equal durability is up to you. When a broker confirms one (at once, in the \
-                     page cache, synced to the disk, on several replicas) is a matter of its configuration and queue type";
-        wrap(text, "note: ", words);
     }
 }
 

@@ -1,5 +1,6 @@
 //! One run: a workload against one broker, from its first queue to its [`Run`].
 
+mod outcome;
 mod pace;
 mod place;
 mod stall;
@@ -7,6 +8,7 @@ mod stall;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
@@ -14,20 +16,20 @@ use std::time::Duration;
 use glommio::ExecutorJoinHandle;
 
 use crate::engine::Shared;
-use crate::engine::check::{Evidence, under_way};
+use crate::engine::check::under_way;
 use crate::engine::client::{Client, Endpoint, Product};
 use crate::engine::clock::{Schedule, nanos};
 use crate::engine::recorder::Recordings;
 use crate::engine::topology::{Made, Topology};
 use crate::engine::trace;
-use crate::engine::unchecked;
 use crate::engine::worker::{self, Event, Report, Snapshot};
 use crate::interrupt;
 use crate::machine::broker_process;
-use crate::machine::process::{Usage, usage};
-use crate::machine::{Pinned, own_cores, unix_millis};
+use crate::machine::page_cache::drop_page_cache;
+use crate::machine::process::{Usage, Written, usage};
+use crate::machine::{Pinned, unix_millis};
 use crate::options::{RunOptions, Workload};
-use crate::result::{BrokerUse, Check, Counts, Interval, Phase, Run, Target, histogram};
+use crate::result::{Interval, Phase, Run};
 use crate::run::pace::Pace;
 use crate::run::stall::STALL_MAX;
 
@@ -39,6 +41,8 @@ const LOOK_UP: Duration = Duration::from_millis(5);
 const SIGNAL_DELAY: Duration = Duration::from_millis(20);
 /// How long a thread that has a core of its own looks for work before it sleeps: longer than waking up takes.
 const SPIN: Duration = Duration::from_micros(300);
+/// Where messages were refused, nothing may come for so long before all is there.
+const REFUSED_REST: Duration = Duration::from_secs(1);
 /// How long consumers may take to begin.
 const READY_MAX: Duration = Duration::from_secs(60);
 
@@ -75,8 +79,21 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
+/// What a run has shown last.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// About a second, which is over.
+    pub interval: &'a Interval,
+    /// The load generator was late so often already that the whole run will be invalid.
+    pub is_invalid: bool,
+}
+
+/// Who watches a run: `Break` ends it, with a clause that says why.
+pub type Observe<'o> = dyn FnMut(Progress<'_>) -> ControlFlow<String> + 'o;
+
 /// Runs one workload and returns all that it has shown. Prints nothing. `observe` gets each interval, about one a second, as
-/// soon as it is over. Ends early, and in good order, once [`interrupt::is_requested`].
+/// soon as it is over, and may end the run: then nothing more is sent or awaited, and [`Run::failures`] says why. Ends early,
+/// and in good order, once [`interrupt::is_requested`].
 ///
 /// Latencies of what arrives after the last interval, while what is under way is awaited, belong to the last interval: leaving
 /// them out would hide the slowest.
@@ -84,7 +101,7 @@ impl std::error::Error for RunError {}
 /// # Errors
 /// Where it comes to no result, because the options contradict themselves or the broker refuses what has to come first.
 /// What fails later is told in [`Run::failures`].
-pub fn measure(options: &RunOptions, labels: &Labels, observe: &mut dyn FnMut(&Interval)) -> Result<Run, RunError> {
+pub fn measure(options: &RunOptions, labels: &Labels, observe: &mut Observe<'_>) -> Result<Run, RunError> {
     options.check().map_err(RunError::Options)?;
     let trace = options.trace.as_deref().map(trace::read).transpose().map_err(RunError::Options)?;
     let pinned = options.cores.as_ref().map(|cores| Pinned::to(&cores.0)).transpose().map_err(RunError::Options)?;
@@ -105,7 +122,7 @@ pub fn measure(options: &RunOptions, labels: &Labels, observe: &mut dyn FnMut(&I
 struct Measurement<'r> {
     shared: &'r Arc<Shared>,
     labels: &'r Labels,
-    observe: &'r mut dyn FnMut(&Interval),
+    observe: &'r mut Observe<'r>,
     product: Product,
     made: Made,
     broker_pid: Option<u32>,
@@ -126,6 +143,8 @@ struct Measurement<'r> {
     progress: (u64, u64),
     /// The run ended because nothing more came.
     has_stalled: bool,
+    /// Why who watches has ended it.
+    ended_early: Option<String>,
 }
 
 /// What was used at one moment.
@@ -138,11 +157,7 @@ struct Sample {
 
 impl<'r> Measurement<'r> {
     /// Declares what is needed.
-    fn begin(
-        shared: &'r Arc<Shared>,
-        labels: &'r Labels,
-        observe: &'r mut dyn FnMut(&Interval),
-    ) -> Result<Self, RunError> {
+    fn begin(shared: &'r Arc<Shared>, labels: &'r Labels, observe: &'r mut Observe<'r>) -> Result<Self, RunError> {
         let options = &shared.options;
         let broker_pid = options.broker_pid.or_else(|| place::broker_process(&shared.endpoints));
         if let Some(pid) = options.broker_pid
@@ -187,6 +202,7 @@ impl<'r> Measurement<'r> {
             warnings: Vec::new(),
             progress: (0, 0),
             has_stalled: false,
+            ended_early: None,
         })
     }
 
@@ -270,6 +286,7 @@ impl<'r> Measurement<'r> {
             let is_published = totals.sources_finished == options.sources() as u64;
             if phase == Some("publish") && is_published {
                 self.end_phase("publish", phase_from, totals.published);
+                self.cool();
                 phase = Some("consume");
                 phase_from = (clock.nanos(), totals.received);
                 shared.begin_consuming();
@@ -294,6 +311,22 @@ impl<'r> Measurement<'r> {
         if interrupt::is_requested() && !self.shared.has_failed() {
             self.shared.fail("interrupted before the first message".to_owned());
         }
+    }
+
+    /// What is on disk is read from there from now on, where that is wanted and possible.
+    fn cool(&mut self) {
+        if !self.shared.options.cold {
+            return;
+        }
+        let cooled = match self.broker_pid {
+            Some(_) => drop_page_cache().map_err(|error| format!("{error}; root may")),
+            None => Err("the broker is not on this machine".to_owned()),
+        };
+        if let Err(reason) = cooled {
+            self.warnings.push(format!("--cold: the page cache was not dropped: {reason}"));
+        }
+        // Nothing went on meanwhile, and nothing was to.
+        self.progress.1 = self.shared.clock.nanos();
     }
 
     fn end_phase(&mut self, name: &str, from: (u64, u64), messages: u64) {
@@ -379,10 +412,16 @@ impl<'r> Measurement<'r> {
             backlog: under_way(self.shared.totals(), &self.shared.options, &self.shared.topology),
             broker_cpu_seconds: cpu_seconds(self.last.broker, now.broker),
             broker_resident_octets: now.broker.map(|usage| usage.resident_octets),
+            broker_disk_octets: written(self.last.broker, now.broker).map(|written| written.disk_octets),
+            broker_write_calls: written(self.last.broker, now.broker).map(|written| written.calls),
             histograms: all.histograms,
         };
         self.last = now;
-        (self.observe)(&interval);
+        let is_invalid = !is_warm_up && self.pace.is_lost(&self.shared.options, schedule.measured_part(at));
+        if let ControlFlow::Break(reason) = (self.observe)(Progress { interval: &interval, is_invalid }) {
+            self.ended_early.get_or_insert(reason);
+            self.shared.stop();
+        }
         self.intervals.push(interval);
     }
 
@@ -393,11 +432,13 @@ impl<'r> Measurement<'r> {
         let (options, clock) = (&shared.options, shared.clock);
         let from = clock.nanos();
         let sources = if options.workload.is_churn() { options.producers } else { options.sources() } as u64;
-        while !shared.has_failed() {
+        while !shared.has_failed() && self.ended_early.is_none() {
             let totals = shared.totals();
             let are_finished = totals.sources_finished == sources;
             let left = under_way(totals, options, &shared.topology);
-            if are_finished && left == 0 {
+            // Of what was refused some may come all the same, so that the count does not tell when all is there.
+            let is_counted = totals.not_taken == 0 || self.stalled_for() > REFUSED_REST;
+            if are_finished && left == 0 && is_counted {
                 return true;
             }
             let now = clock.nanos();
@@ -450,134 +491,6 @@ impl<'r> Measurement<'r> {
             self.warnings.push(format!("the queues are left behind: {error}"));
         }
     }
-
-    /// Everything as one.
-    fn result(mut self, is_complete: bool, failures: Vec<String>) -> Run {
-        let options = &self.shared.options;
-        let mut rest = Recordings::default();
-        for snapshot in std::mem::take(&mut self.snapshots).into_values().flatten() {
-            rest.add(snapshot.recordings);
-        }
-        for report in &mut self.reports {
-            rest.add(std::mem::take(&mut report.recordings));
-        }
-        self.totals.counts += rest.counts;
-        self.totals.redelivered += rest.redelivered;
-        self.pace.add_late(&rest);
-        // The wait for what never came was not part of the work.
-        while self.has_stalled && self.intervals.len() > 1 && self.intervals.last().is_some_and(is_empty) {
-            self.intervals.pop();
-        }
-        if let Some(last) = self.intervals.last_mut() {
-            for (name, recorded) in rest.histograms {
-                last.histograms.entry(name).or_default().add(&recorded);
-            }
-        }
-        let sum = |of: fn(&Report) -> u64| self.reports.iter().map(of).sum::<u64>();
-        let (unsent, unanswered) = (sum(|report| report.unsent), sum(|report| report.unanswered));
-        let mut run = Run {
-            scenario: self.labels.scenario.clone(),
-            target: self.target(),
-            round: self.labels.round,
-            workload: options.workload(),
-            rate: options.mean_rate(),
-            seed: options.seed,
-            started_unix_millis: self.started_unix_millis,
-            client_cores: options.cores.as_ref().map(|cores| cores.0.clone()).unwrap_or_default(),
-            broker: self.broker_use(),
-            client_cpu_seconds: self.load_seconds(),
-            phases: std::mem::take(&mut self.phases),
-            invalid: Vec::new(),
-            warnings: Vec::new(),
-            check: Check::default(),
-            intervals: Vec::new(),
-            failures,
-            unchecked: unchecked::reasons(options, is_complete),
-        };
-        if self.has_stalled {
-            run.failures.push(self.stall());
-        }
-        if unanswered > 0 {
-            run.failures.push(format!("{unanswered} publishes or commits were not answered by the broker"));
-        }
-        if unsent > 0 && interrupt::is_requested() {
-            self.warnings.push(format!("{unsent} messages were due and not sent yet when the run was interrupted"));
-        } else if unsent > 0 {
-            run.failures.push(format!(
-                "{unsent} messages should have been sent and were not: the broker did not take them in time"
-            ));
-        }
-        self.forgive_foreign();
-        run.intervals = std::mem::take(&mut self.intervals);
-        run.invalid = self.pace.invalid(options);
-        self.warn(&run);
-        run.warnings = std::mem::take(&mut self.warnings);
-        run.check = Evidence {
-            options,
-            topology: &self.shared.topology,
-            counts: self.totals.counts,
-            redelivered: self.totals.redelivered,
-            reports: std::mem::take(&mut self.reports),
-            is_complete,
-        }
-        .check();
-        run
-    }
-
-    fn target(&self) -> Target {
-        let Product { product, version, platform } = self.product.clone();
-        let own_name = if product.is_empty() { "unknown broker".to_owned() } else { format!("{product} {version}") };
-        let uris: Vec<String> = self.shared.options.uri.iter().map(ToString::to_string).collect();
-        Target {
-            name: self.labels.target_name.clone().unwrap_or(own_name),
-            uri: uris.join(" "),
-            product,
-            version,
-            platform,
-            cores: self.broker_pid.map(broker_process::cores).unwrap_or_default(),
-        }
-    }
-
-    fn broker_use(&self) -> Option<BrokerUse> {
-        let resident = self.intervals.iter().filter_map(|interval| interval.broker_resident_octets).max();
-        let from = self.measured_from.and_then(|sample| sample.broker);
-        Some(BrokerUse {
-            pid: self.broker_pid?,
-            cpu_seconds: cpu_seconds(from, self.last.broker)?,
-            resident_octets_before: self.resident_octets_before,
-            resident_octets_max: resident.unwrap_or(self.resident_octets_before),
-        })
-    }
-
-    fn load_seconds(&self) -> f64 {
-        cpu_seconds(self.measured_from.and_then(|sample| sample.load), self.last.load).unwrap_or(0.0)
-    }
-
-    /// What a reader should know.
-    fn warn(&mut self, run: &Run) {
-        let client_cores = if run.client_cores.is_empty() { own_cores() } else { run.client_cores.clone() };
-        self.warnings.extend(place::warning(&client_cores, &run.target.cores));
-        self.warnings.extend(self.pace.warnings(&self.shared.options, run));
-        let send_lag = run.histogram(histogram::SEND_LAG).unwrap_or_default();
-        let late_millis = send_lag.0.value_at_quantile(0.99) as f64 / 1e6;
-        if run.invalid.is_empty() && !send_lag.is_empty() && late_millis > self.shared.options.send_lag_limit {
-            self.warnings.push(format!(
-                "the broker held publishers up (full socket, confirms, connection.blocked): 1 % of the messages were sent \
-                 {late_millis:.1} ms late or more, which response times include"
-            ));
-        }
-        if self.shared.endpoints.len() > 1 && self.broker_pid.is_none() {
-            self.warnings
-                .push("the brokers' CPU time and memory are not reported: they are several processes".to_owned());
-        }
-        let blocked = self.shared.totals().blocked;
-        if blocked > 0 {
-            self.warnings.push(format!("the broker has blocked publishers {blocked} times (connection.blocked)"));
-        }
-        if interrupt::is_requested() {
-            self.warnings.push("interrupted".to_owned());
-        }
-    }
 }
 
 /// Does something on a connection of its own, on an executor of its own.
@@ -599,10 +512,12 @@ fn control<T>(
     result.map_err(|error| RunError::Broker(endpoint.sentence(&error)))
 }
 
-fn is_empty(interval: &Interval) -> bool {
-    interval.counts == Counts::default()
-}
-
+/// CPU time between two moments; `None` where it is not known.
 fn cpu_seconds(from: Option<Usage>, to: Option<Usage>) -> Option<f64> {
     Some(to?.cpu_seconds - from?.cpu_seconds)
+}
+
+/// What was written between two moments; `None` where it is not known.
+fn written(from: Option<Usage>, to: Option<Usage>) -> Option<Written> {
+    Some(to?.written?.since(from?.written?))
 }

@@ -50,6 +50,7 @@ pub fn run_of_intervals(intervals: Vec<Interval>) -> Run {
         check: Check { totals, ..Check::default() },
         broker: None,
         client_cpu_seconds: 0.0,
+        client_busy_part: None,
         invalid: Vec::new(),
         warnings: Vec::new(),
         failures: Vec::new(),

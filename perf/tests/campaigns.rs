@@ -5,6 +5,7 @@ mod broker;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use broker::{Broker, LEPUS_PERF};
 use lepus_perf::result::ResultFile;
@@ -95,6 +96,21 @@ fn sweeps() {
     let (out, file) = sweep("max<=3600s", 0);
     assert!(out.contains("highest rate kept"), "{out}");
     assert!(file.runs.len() >= 2 && file.runs.iter().all(|run| !run.has_faults()));
+}
+
+/// Goal: a step of a sweep that is lost does not go on to its end, and its backlog is not awaited.
+/// Method: steps of a minute, at rates that the consumer takes or is far from taking.
+#[test]
+fn a_hopeless_step_ends_early() {
+    let broker = Broker::start();
+    let began = Instant::now();
+    let arguments =
+        ["sweep", "--uri", &broker.uri, "--rates", "8000", "--quiet", "--time=60", "--warmup=0", "--pause=0"];
+    let (out, _) = texts(&perf(&[&arguments[..], &["--consumer-rate=100", "--send-lag-limit=60000"]].concat()), 1);
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let out = out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(out.contains("no rate was kept") && out.contains("ended early: it falls behind by"), "{out}");
+    assert_eq!(out.matches("ended early").count(), 1, "tried once: {out}");
 }
 
 /// Goal: SIGINT ends a suite with what is complete, and the exit code says that it is not all.

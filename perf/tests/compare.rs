@@ -205,3 +205,25 @@ fn files_are_written() {
     }
     check(&files.perf("export a.json --csv -"), 0, "kind,scenario");
 }
+
+/// Goal: of files with several scenarios one can be compared and exported; one that is not there is refused with those that are.
+#[test]
+fn one_scenario_of_several() {
+    let files = Files::new();
+    let two = [run("s", "x", 1e3, 0, 1_000_000), run("t", "x", 1e3, 0, 2_000_000)];
+    files.write("two.json", &result(&two));
+    let text = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    let all = text(&files.perf("compare two.json --draws 0"));
+    assert!(all.contains("s: response") && all.contains("t: response"), "{all}");
+    let one = text(&files.perf("compare two.json c.hgrm --only t --draws 0"));
+    assert!(!one.contains("900 µs") && one.contains("1.80 ms"), "{one}");
+    assert_eq!(files.perf("export two.json --only t --csv one.csv").status.code(), Some(0));
+    let csv = fs::read_to_string(files.path("one.csv")).expect("written");
+    assert!(csv.lines().skip(1).all(|line| line.split(',').nth(1) == Some("t")) && csv.lines().count() == 12, "{csv}");
+    for line in ["compare two.json --only u", "export two.json --only u --csv none.csv"] {
+        let output = files.perf(line);
+        let fault = String::from_utf8_lossy(&output.stderr);
+        assert_ne!(output.status.code(), Some(0), "{line}");
+        assert!(fault.contains("--only u: there is no such scenario; there are s, t"), "{fault}");
+    }
+}

@@ -2,8 +2,9 @@
 
 mod stub_broker;
 
+use std::ops::ControlFlow;
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lepus_perf::options::RunOptions;
 use lepus_perf::result::{Check, Counts, Run, histogram};
@@ -14,7 +15,7 @@ fn run(fault: Fault, line: &str) -> Run {
     let uri = stub_broker::start(fault);
     let words = ["--uri", &uri].into_iter().chain(line.split_whitespace());
     let options = RunOptions::try_parse_from(words).expect("well-formed");
-    measure(&options, &Labels::default(), &mut |_| {}).expect("the stub serves")
+    measure(&options, &Labels::default(), &mut |_| ControlFlow::Continue(())).expect("the stub serves")
 }
 
 fn faults(check: Check) -> [u64; 4] {
@@ -194,6 +195,54 @@ fn refused_messages_are_not_lost() {
     assert_eq!((faults(run.check), run.is_right()), ([0; 4], false));
 }
 
+/// Goal: a message that was refused and came all the same is neither doubled nor an excuse for one that is lost; one that was
+/// returned is not lost.
+#[test]
+fn refused_messages_excuse_no_others() {
+    std::thread::scope(|scope| {
+        for line in ["--count 100 -c 10", "--count 100 -c 10 -y 2", "--count 100 -c 10 -r 2000"] {
+            scope.spawn(move || {
+                let run = run(Fault::NackTaken(60), line);
+                let Counts { refused, received, .. } = run.check.totals;
+                assert_eq!((faults(run.check), refused, received), ([0; 4], 1, 100), "{line}");
+                assert!(run.warnings.iter().any(|text| text.starts_with("1 messages came though")), "{line}");
+                assert_eq!(run.unchecked, Vec::<String>::new(), "{line}");
+            });
+            scope.spawn(move || {
+                let run = run(Fault::NackTakenDrop(60, 70), line);
+                assert_eq!(faults(run.check), [1, 0, 0, 0], "{line}");
+            });
+        }
+        for line in ["--count 100 -f mandatory", "--count 100 -f mandatory -c 10 -s 20000 -y 2"] {
+            scope.spawn(move || {
+                let run = run(Fault::Return(60), line);
+                let Counts { returned, received, .. } = run.check.totals;
+                assert_eq!((faults(run.check), returned, received), ([0; 4], 1, 99), "{line}");
+                assert_eq!(run.unchecked, Vec::<String>::new(), "{line}");
+            });
+        }
+    });
+}
+
+/// Goal: who watches a run can end it: nothing more is awaited, what was measured is kept, and the run says why it is short.
+#[test]
+fn a_run_that_is_ended_early() {
+    let uri = stub_broker::start(Fault::Stall(1500, Duration::from_secs(3)));
+    let line = format!("--uri {uri} -r 1000 --warmup 0 -z 60 -c 10 -a --send-lag-limit 100");
+    let options = RunOptions::try_parse_from(line.split_whitespace()).expect("well-formed");
+    let began = Instant::now();
+    let mut seconds = 0;
+    let run = measure(&options, &Labels::default(), &mut |_| {
+        seconds += 1;
+        if seconds < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break("enough is seen".to_owned()) }
+    });
+    let run = run.expect("the stub serves");
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert_eq!((run.failures, faults(run.check)), (vec!["ended early: enough is seen".to_owned()], [0; 4]));
+    assert!(run.unchecked.iter().any(|text| text.contains("ended before")), "{:?}", run.unchecked);
+    assert!((1000..=1510).contains(&run.check.totals.published), "{:?}", run.check.totals);
+}
+
 /// Goal: a broker that stops for a moment cannot hide it. Every message that was to be sent meanwhile shows it in its
 /// response time, though most of them were sent late, and so have a short service time. The load generator is not to blame.
 /// Method: one unconfirmed message at most, so that the stop of half a second holds the others back; then without that
@@ -233,10 +282,10 @@ fn a_broker_that_blocks_publishers_is_told() {
 }
 
 /// Goal: a rate that the load generator itself cannot keep makes the run invalid, though nothing is wrong with the broker.
-/// Method: bursts that take longer to write than the limit allows.
+/// Method: a limit that no timer keeps, and bursts that fit into the socket, so that the broker holds nothing up.
 #[test]
 fn a_generator_that_is_late_is_found() {
-    let run = run(Fault::None, "-y 0 -r 400000 --arrivals burst:100000 --warmup 0 -z 1 --send-lag-limit 0.001");
+    let run = run(Fault::None, "-y 0 -r 4000 --arrivals burst:1000 --warmup 0 -z 1 --send-lag-limit 0.001");
     assert_eq!(run.invalid.len(), 1, "{:?}", run.warnings);
     assert!(run.invalid[0].contains("the load generator was late"), "{:?}", run.invalid);
 }

@@ -8,19 +8,19 @@
 //! | Table | Key | Value |
 //! | --- | --- | --- |
 //! | `meta` | `layout`, `epoch`, `last-number` | number |
-//! | `vhosts`, `users` | name | see [`kept_values`](super::kept_values) |
+//! | `vhosts`, `users` | name | see `kept_values` |
 //! | `permissions` | user, virtual host | as well |
 //! | `exchanges`, `queues`, `bindings` | number | as well |
 
-use super::kept_values as values;
+use super::{database_file::DatabaseFile, kept_values as values};
 use crate::definitions::{DurableChange, DurableChanges, restore::Kept};
 use redb::{
-    CommitError, DatabaseError as OpenError, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, Table,
-    TableDefinition, TableError, TransactionError, WriteTransaction,
+    CommitError, DatabaseError as OpenError, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
+    StorageError, Table, TableDefinition, TableError, TransactionError, WriteTransaction, backends::InMemoryBackend,
 };
 use std::{
     fmt,
-    fs::File,
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
@@ -71,16 +71,40 @@ impl Database {
     /// # Errors
     /// Where it cannot be opened, is no such database, is damaged, or was written by a version that this one does not know.
     pub fn open(file: &Path) -> Result<Self, DatabaseError> {
-        let fail = |fault: Fault| DatabaseError { file: file.to_owned(), reason: fault.0 };
-        let was_there = file.exists();
-        let mut builder = redb::Builder::new();
-        let database = builder.set_cache_size(CACHE_OCTETS).set_check_integrity_on_open(true).create(file);
-        let database =
-            Self { database: database.map_err(|error| fail(error.into()))?, file: file.to_owned(), commits: 0 };
-        if !was_there && let Some(directory) = file.parent() {
-            File::open(directory).and_then(|it| it.sync_all()).map_err(|error| fail(error.into()))?;
+        Self::try_open(file).map_err(|fault| DatabaseError { file: file.to_owned(), reason: fault.0 })
+    }
+
+    fn try_open(file: &Path) -> Result<Self, Fault> {
+        match fs::metadata(file) {
+            Ok(found) if found.len() > 0 => return Self::with_backend(DatabaseFile::open(file)?, file),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            Ok(_) | Err(_) => {}
         }
-        database.check_layout().map_err(fail)?;
+        // Under its name it is there as a whole or not at all: redb refuses one whose making was cut short.
+        let new = file.with_extension("redb.new");
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            Ok(()) | Err(_) => {}
+        }
+        let database = Self::with_backend(DatabaseFile::open(&new)?, file)?;
+        fs::rename(&new, file)?;
+        if let Some(directory) = file.parent() {
+            File::open(directory)?.sync_all()?;
+        }
+        Ok(database)
+    }
+
+    /// One in memory, for tests of what is around it. It is as durable as this value.
+    pub fn in_memory() -> Self {
+        let opened = Self::with_backend(InMemoryBackend::new(), Path::new("memory"));
+        opened.unwrap_or_else(|fault| panic!("memory does not fail: {fault}"))
+    }
+
+    fn with_backend(backend: impl StorageBackend, file: &Path) -> Result<Self, Fault> {
+        let mut builder = redb::Builder::new();
+        builder.set_cache_size(CACHE_OCTETS).set_check_integrity_on_open(true);
+        let database = Self { database: builder.create_with_backend(backend)?, file: file.to_owned(), commits: 0 };
+        database.check_layout()?;
         Ok(database)
     }
 
@@ -108,7 +132,7 @@ impl Database {
     }
 
     fn try_begin_epoch(&self) -> Result<u64, Fault> {
-        let transaction = self.database.begin_write()?;
+        let transaction = self.begin_write()?;
         let mut meta = transaction.open_table(META)?;
         let last = meta.get("epoch")?.map_or(0, |epoch| epoch.value());
         let epoch = last.checked_add(1).ok_or_else(|| Fault("there are no more epochs".to_owned()))?;
@@ -168,7 +192,7 @@ impl Database {
     }
 
     fn try_commit(&self, changes: &DurableChanges) -> Result<(), Fault> {
-        let transaction = self.database.begin_write()?;
+        let transaction = self.begin_write()?;
         let mut tables = Tables::open(&transaction)?;
         for change in &changes.changes {
             tables.apply(change)?;
@@ -177,6 +201,14 @@ impl Database {
         drop(tables);
         transaction.commit()?;
         Ok(())
+    }
+
+    /// A transaction whose last page is synced before the header that names it. With one sync for both, damage to the last
+    /// commit would look like a commit that was cut short, and be undone in silence.
+    fn begin_write(&self) -> Result<WriteTransaction, Fault> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_two_phase_commit(true);
+        Ok(transaction)
     }
 
     /// The error of this file.
@@ -326,3 +358,6 @@ impl From<CommitError> for Fault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

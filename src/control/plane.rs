@@ -4,6 +4,7 @@
 //! what is to be kept is committed, then mails about queues, then the snapshot, then the answers. So whoever acts because of
 //! an answer finds all shards ready, and finds what was declared durable after a restart.
 
+use super::logins::{Logins, Verification};
 use crate::{
     definitions::{
         Applied, Change, Definitions, DurableChanges, Name, PasswordHash, QueueDefinition, QueueId, Registry,
@@ -16,7 +17,7 @@ use crate::{
         shard_message::Asker,
     },
 };
-use ahash::{AHashMap, RandomState};
+use ahash::AHashMap;
 use std::sync::Arc;
 
 /// What is to be done after a round.
@@ -30,7 +31,7 @@ pub struct Outcome {
     pub dropped: Vec<Arc<QueueDefinition>>,
     /// Answers, in the order of the questions.
     pub answers: Vec<(Asker, Result<ControlAnswer, Exception>)>,
-    /// Credentials whose verification takes long: to be done elsewhere, then told to [`ControlPlane::remember_login`].
+    /// Credentials whose verification takes long: to be done elsewhere.
     pub logins: Vec<SlowLogin>,
 }
 
@@ -52,21 +53,14 @@ pub struct ControlPlane {
     /// How many queues have their home on each shard.
     queues_of_shard: Vec<usize>,
     homes: AHashMap<QueueId, ShardIndex>,
-    /// Slow hashes that were found right before: user and a keyed digest of the password.
-    verified: AHashMap<Name, (PasswordHash, u64)>,
-    digests: RandomState,
+    logins: Logins,
 }
 
 impl ControlPlane {
     /// Around what exists already; the second value are the queues that their home shards are to be told of.
     pub fn new(registry: Registry, shard_count: usize) -> (Self, Outcome) {
-        let mut plane = Self {
-            registry,
-            queues_of_shard: vec![0; shard_count],
-            homes: AHashMap::new(),
-            verified: AHashMap::new(),
-            digests: RandomState::new(),
-        };
+        let mut plane =
+            Self { registry, queues_of_shard: vec![0; shard_count], homes: AHashMap::new(), logins: Logins::default() };
         let mut outcome = Outcome::default();
         let vhosts: Vec<_> = plane.registry.current().vhosts().cloned().collect();
         for queue in vhosts.iter().flat_map(|vhost| vhost.queues()) {
@@ -117,41 +111,23 @@ impl ControlPlane {
                 self.forget(id);
                 self.registry.apply(Change::RemoveQueue { id }).map(|_| ControlAnswer::QueueDeleted(count))
             }
-            Operation::Authenticate { user, password } => match self.verify(&user, &password) {
-                Verification::Done(is_right) => Ok(ControlAnswer::Authenticated(is_right)),
-                Verification::Slow(hash) => {
-                    if let Some(asker) = from {
-                        outcome.logins.push(SlowLogin { asker, user, password, hash });
+            Operation::Authenticate { user, password } => {
+                match self.logins.verify(self.registry.current(), &user, &password) {
+                    Verification::Done(is_right) => Ok(ControlAnswer::Authenticated(is_right)),
+                    Verification::Slow(hash) => {
+                        if let Some(asker) = from {
+                            outcome.logins.push(SlowLogin { asker, user, password, hash });
+                        }
+                        return;
                     }
-                    return;
                 }
-            },
+            }
         };
         outcome.durable.append(self.registry.take_durable());
         if let Some(asker) = from {
             outcome.answers.push((asker, result));
         } else if let Err(exception) = result {
             tracing::error!("a change that nobody waits for was refused: {}", exception.text());
-        }
-    }
-
-    /// Credentials were verified elsewhere, and are right: the next login with them is quick.
-    pub fn remember_login(&mut self, login: SlowLogin) {
-        let digest = self.digests.hash_one(&login.password);
-        self.verified.insert(login.user, (login.hash, digest));
-    }
-
-    fn verify(&self, user: &Name, password: &[u8]) -> Verification {
-        let Some(known) = self.registry.current().user(user) else { return Verification::Done(false) };
-        let hash = &known.password_hash;
-        if !hash.is_slow() {
-            return Verification::Done(hash.verify(password));
-        }
-        match self.verified.get(user) {
-            Some((same, digest)) if same == hash && *digest == self.digests.hash_one(password) => {
-                Verification::Done(true)
-            }
-            _ => Verification::Slow(hash.clone()),
         }
     }
 
@@ -177,9 +153,4 @@ impl ControlPlane {
             self.queues_of_shard[usize::from(home.0)] -= 1;
         }
     }
-}
-
-enum Verification {
-    Done(bool),
-    Slow(PasswordHash),
 }

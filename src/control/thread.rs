@@ -5,20 +5,24 @@
 //! queues one after the other on one connection several times faster.
 //!
 //! What is to be kept is committed by the thread, since that waits for the disk; all that is waiting then shares one commit.
+//! Logins need the published definitions only, and wait for nobody: who wants to consume gets in even where the disk is full.
 
 use super::{
     database::{Database, DatabaseError},
+    logins::{Logins, Verification},
     plane::{ControlPlane, Outcome, SlowLogin},
 };
 use crate::{
-    definitions::Change,
+    definitions::{Change, Name},
     shard::{
         control_message::{ControlAnswer, ControlMail, ControlRequest, Operation},
         event_loop::Published,
         mesh::{Mail, Mailbox},
+        shard_message::Asker,
     },
 };
 use std::{
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -39,7 +43,8 @@ pub struct Control {
     writer: Mutex<Writer>,
     mailboxes: Vec<Mailbox>,
     published: Arc<Published>,
-    logins: Sender<SlowLogin>,
+    logins: Mutex<Logins>,
+    slow_logins: Sender<SlowLogin>,
 }
 
 /// Whoever holds it is the single writer.
@@ -69,8 +74,14 @@ impl Desk {
     }
 
     /// Asks. The answer is in the shard's mailbox when this returns, or comes there later. A shard's questions are answered
-    /// in their order.
+    /// in their order, logins apart.
     pub fn ask(&self, request: ControlRequest) {
+        let request = match request {
+            ControlRequest { from: Some(asker), operation: Operation::Authenticate { user, password } } => {
+                return self.control.authenticate(asker, user, password);
+            }
+            other => other,
+        };
         let request = if is_quick(&request) && self.waiting.load(Ordering::Acquire) == 0 {
             match self.control.try_handle(request) {
                 None => return,
@@ -94,49 +105,34 @@ fn is_quick(request: &ControlRequest) -> bool {
 }
 
 impl Control {
-    /// Starts the thread that verifies slow password hashes, and tells the shards what exists already. What is to be kept is
-    /// kept in `database`.
+    /// Starts the thread that verifies slow password hashes and pokes the shards, and tells them what exists already. What is to
+    /// be kept is kept in `database`.
+    ///
+    /// # Errors
+    /// Where there is no thread to be had.
     pub fn new(
         plane: ControlPlane,
         database: Option<Database>,
         existing: Outcome,
         mailboxes: Vec<Mailbox>,
         published: Arc<Published>,
-    ) -> Arc<Self> {
-        let (logins, waiting_logins) = mpsc::channel();
+    ) -> io::Result<Arc<Self>> {
+        let (slow_logins, waiting_logins) = mpsc::channel();
         let writer = Mutex::new(Writer { plane, database });
-        let control = Arc::new(Self { writer, mailboxes, published, logins });
+        let control = Arc::new(Self { writer, mailboxes, published, logins: Mutex::default(), slow_logins });
         let verifying = Arc::downgrade(&control);
-        let spawned = std::thread::Builder::new().name("logins".into()).spawn(move || {
-            for login in waiting_logins {
-                let Some(control) = verifying.upgrade() else { return };
-                control.verify(login);
-            }
-        });
-        if let Err(error) = spawned {
-            tracing::error!("logins of users with argon2 hashes will be refused: no thread for them: {error}");
-        }
+        std::thread::Builder::new()
+            .name("logins".into())
+            .spawn(move || verify_and_poke(&waiting_logins, || verifying.upgrade()))?;
         control.carry_out(existing, &mut control.lock());
-        control
+        Ok(control)
     }
 
-    /// Answers what is sent to its thread, until nobody can any more; pokes the shards.
+    /// Answers what is sent to its thread, until nobody can any more.
     pub fn run(&self, requests: &Receiver<Queued>) {
-        let mut poked = Instant::now();
-        loop {
-            match requests.recv_timeout(POKE_INTERVAL) {
-                Ok(first) => {
-                    let queued: Vec<Queued> =
-                        std::iter::once(first).chain(requests.try_iter().take(BATCH_MAX)).collect();
-                    self.handle_queued(queued);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-            if poked.elapsed() >= POKE_INTERVAL {
-                poked = Instant::now();
-                self.mailboxes.iter().for_each(Mailbox::poke);
-            }
+        while let Ok(first) = requests.recv() {
+            let queued: Vec<Queued> = std::iter::once(first).chain(requests.try_iter().take(BATCH_MAX)).collect();
+            self.handle_queued(queued);
         }
     }
 
@@ -188,9 +184,34 @@ impl Control {
             self.post(usize::from(to.connection.shard.0), ControlMail::Answer { to, result });
         }
         for login in outcome.logins {
-            // Without the thread nobody is let in.
-            let _ = self.logins.send(login);
+            self.verify_later(login);
         }
+    }
+
+    /// Answers at once if the hash is quick, or known to be right; otherwise later.
+    fn authenticate(&self, asker: Asker, user: Name, password: Box<[u8]>) {
+        let definitions = self.published.load();
+        // Where somebody is at what was remembered, nothing is: a shard does not wait.
+        let remembered = self.logins.try_lock();
+        let verification = match &remembered {
+            Ok(logins) => logins.verify(&definitions, &user, &password),
+            Err(_) => Logins::default().verify(&definitions, &user, &password),
+        };
+        drop(remembered);
+        match verification {
+            Verification::Done(is_right) => self.answer_login(asker, is_right),
+            Verification::Slow(hash) => self.verify_later(SlowLogin { asker, user, password, hash }),
+        }
+    }
+
+    fn verify_later(&self, login: SlowLogin) {
+        // The thread is there as long as this is.
+        let _ = self.slow_logins.send(login);
+    }
+
+    fn answer_login(&self, to: Asker, is_right: bool) {
+        let result = Ok(ControlAnswer::Authenticated(is_right));
+        self.post(usize::from(to.connection.shard.0), ControlMail::Answer { to, result });
     }
 
     fn post(&self, shard: usize, mail: ControlMail) {
@@ -200,10 +221,30 @@ impl Control {
     /// Verifies and answers; what was right is remembered, so that the next time is quick.
     fn verify(&self, login: SlowLogin) {
         let is_right = login.hash.verify(&login.password);
-        let (to, result) = (login.asker, Ok(ControlAnswer::Authenticated(is_right)));
-        self.post(usize::from(to.connection.shard.0), ControlMail::Answer { to, result });
+        self.answer_login(login.asker, is_right);
         if is_right {
-            self.lock().plane.remember_login(login);
+            let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
+            logins.remember(login.user, &login.password, login.hash);
+        }
+    }
+}
+
+/// What the second thread does, which never waits for the disk, until nobody needs it.
+fn verify_and_poke(logins: &Receiver<SlowLogin>, control: impl Fn() -> Option<Arc<Control>>) {
+    let mut poked = Instant::now();
+    loop {
+        let login = match logins.recv_timeout(POKE_INTERVAL) {
+            Ok(login) => Some(login),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let Some(control) = control() else { return };
+        if let Some(login) = login {
+            control.verify(login);
+        }
+        if poked.elapsed() >= POKE_INTERVAL {
+            poked = Instant::now();
+            control.mailboxes.iter().for_each(Mailbox::poke);
         }
     }
 }

@@ -155,7 +155,7 @@ impl Registry {
         }
         let kind = ExchangeKind::named(&kind).ok_or_else(|| format!("the type '{kind}' is not known"))?;
         let alternate = alternate_exchange(Resource::exchange(&vhost, &name), &arguments);
-        let alternate = alternate.map_err(|refused| refused.text.to_string())?;
+        let alternate = alternate.map_err(|refused| refused.text)?;
         let exchange = Arc::new(Exchange {
             id,
             vhost: Arc::clone(&vhost),

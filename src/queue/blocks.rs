@@ -285,6 +285,11 @@ impl BlockStore {
         self.link(chain, Block::new(octets, true));
     }
 
+    /// The next block of `chain` is a small one again.
+    pub fn begin_small(chain: &mut Chain) {
+        chain.block_octets_next = BLOCK_OCTETS_RETAINED;
+    }
+
     /// Makes `block` the tail of `chain`. Returns its index.
     pub fn link(&mut self, chain: &mut Chain, block: Block) -> u32 {
         let index = if let Some(index) = self.vacant.pop() {

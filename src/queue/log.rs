@@ -197,7 +197,9 @@ impl Queue {
             return Gate { is_open: true, ask_below: None };
         }
         let waits = self.front().filter(|front| front.persistent && !front.redelivered).map(|front| front.position);
-        let (Some(position), Some(log)) = (waits, &mut self.log) else { return Gate { is_open: true, ask_below: None } };
+        let (Some(position), Some(log)) = (waits, &mut self.log) else {
+            return Gate { is_open: true, ask_below: None };
+        };
         Gate { is_open: position < log.delivered_below, ask_below: log.ask(position) }
     }
 

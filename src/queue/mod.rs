@@ -16,10 +16,12 @@ mod cold;
 pub mod consumers;
 pub mod dead_letter;
 mod expiry;
+mod load;
 mod log;
 #[cfg(test)]
 mod model;
 mod overflow;
+mod page_out;
 mod paging;
 mod priority;
 mod record;

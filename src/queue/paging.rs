@@ -1,7 +1,8 @@
 //! Which of a queue's messages are in memory: some at the front, some at the tail, and all that was delivered.
 
 use super::Queue;
-use super::cold::{Load, PageOut, PageOutOrder};
+use super::cold::{Load, PageOut};
+use super::page_out::PageOutOrder;
 use crate::store::{AlignedBuffer, ExtentFault};
 
 /// How much of a queue goes to disk at once.

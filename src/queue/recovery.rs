@@ -4,16 +4,16 @@
 //! Knows no disk: what is to be read is asked for. Costs what the journals hold; of the files only what their trailers say is
 //! looked at, and extents of which a part is dead.
 
-use super::cold::records;
+use super::load::{Bodies, records};
 use super::record::StoredBody;
 use super::relocation::Forwarded;
 use super::restore::LiveExtent;
 use super::{Position, Queue};
 use crate::definitions::{QueueId, QueueOptions};
+use crate::store::disk::ColdFileId;
 use crate::store::{
     Damage, DamageKind, ExtentNote, History, RangeSet, ReadSegment, SegmentContents, StoreError, cold_path, take_extent,
 };
-use crate::store::disk::ColdFileId;
 use ahash::AHashMap;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -216,7 +216,7 @@ impl Extents<'_, '_> {
             return Ok(None);
         };
         let (mut count, mut octets) = (0, 0);
-        let mut bodies = super::cold::Bodies::new(extent.bodies);
+        let mut bodies = Bodies::new(extent.bodies);
         for record in records(extent.image) {
             let body_octets = match record.body() {
                 StoredBody::Inside(octets) => octets,

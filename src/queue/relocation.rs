@@ -2,7 +2,9 @@
 //! it is much, and is written to the journal again where it is little.
 
 use super::blocks::{NO_BLOCK, NO_EXTENT, Place};
-use super::cold::{PageOut, PageOutOrder, records};
+use super::cold::PageOut;
+use super::load::records;
+use super::page_out::PageOutOrder;
 use super::record::{Labels, Record};
 use super::{Position, Queue};
 use crate::message::MessageView;

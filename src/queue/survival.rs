@@ -3,11 +3,13 @@
 //! The journal is a list of what the queue has told it, by segment; the disk a map of files. After each step every persistent
 //! message that is alive must lie in one of the two, and at any step the process may end and the queue be put together again.
 
-use super::{Attributes, Enqueued, Forwarded, LiveExtent, Load, LogEntry, PageOut, PageOutWish, Position, Queue, Relocation};
+use super::{
+    Attributes, Enqueued, Forwarded, LiveExtent, Load, LogEntry, PageOut, PageOutWish, Position, Queue, Relocation,
+};
 use crate::definitions::QueueOptions;
 use crate::limits::SHARED_BODY_OCTETS_MIN;
 use crate::message::{BodyView, MessageView};
-use crate::queue::cold::records;
+use crate::queue::load::records;
 use crate::store::{Checkpoint, ExtentNote, RangeSet, take_extent};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -84,7 +86,12 @@ impl World {
         self.numbers += 1;
         let number = self.numbers;
         let (octets, key) = (body(number, octets), format!("key.{number}"));
-        let message = MessageView { exchange: b"x", routing_key: key.as_bytes(), properties: &[0, 0], body: BodyView::Slice(&octets) };
+        let message = MessageView {
+            exchange: b"x",
+            routing_key: key.as_bytes(),
+            properties: &[0, 0],
+            body: BodyView::Slice(&octets),
+        };
         let attributes = Attributes { priority, expires_at: None, persistent };
         let priority = priority.min(self.options.priority_max.unwrap_or(0));
         let delivered = at_once && self.queue.is_empty();
@@ -95,7 +102,9 @@ impl World {
             self.held.insert(position, expected);
             position
         } else {
-            let Enqueued::Accepted(position) = self.queue.enqueue(message, attributes, &mut |_, _| {}) else { panic!("refused") };
+            let Enqueued::Accepted(position) = self.queue.enqueue(message, attributes, &mut |_, _| {}) else {
+                panic!("refused")
+            };
             self.ready.insert(Self::key(priority, position), expected);
             position
         };
@@ -170,7 +179,11 @@ impl World {
         for _ in &page_out.extents {
             let extent = take_extent(&file[at..]).expect("it was just written");
             let octets = u32::try_from(extent.octets).expect("small");
-            self.notes.entry(page_out.file).or_default().push(ExtentNote { offset: at as u64, octets, head: extent.head });
+            self.notes.entry(page_out.file).or_default().push(ExtentNote {
+                offset: at as u64,
+                octets,
+                head: extent.head,
+            });
             at += extent.octets;
         }
         self.queue.paged_out(&page_out.extents);
@@ -226,11 +239,13 @@ impl World {
             octets_max: 150_000,
         };
         let Self { queue, journal, segment, .. } = self;
-        let page_outs = queue.relocate(&relocation, &mut |Forwarded { position, priority, redelivered, message, .. }| {
-            let number = u64::from_le_bytes(*message.body.octets().first_chunk().expect("bodies begin with their numbers"));
-            let octets = message.body.len();
-            journal.push((*segment, Told::Message { position, priority, number, octets, delivered: redelivered }));
-        });
+        let page_outs =
+            queue.relocate(&relocation, &mut |Forwarded { position, priority, redelivered, message, .. }| {
+                let number =
+                    u64::from_le_bytes(*message.body.octets().first_chunk().expect("bodies begin with their numbers"));
+                let octets = message.body.len();
+                journal.push((*segment, Told::Message { position, priority, number, octets, delivered: redelivered }));
+            });
         self.writes.extend(page_outs);
         self.queue.ask_checkpoint();
         self.tell();
@@ -243,7 +258,8 @@ impl World {
     /// What the journal says is alive: of all positions with their priority, and which messages it holds itself.
     fn replay(&self) -> (impl Fn(u8, Position) -> bool + use<>, BTreeMap<Position, (u8, u64, usize, bool)>, Position) {
         let mut fronts: BTreeMap<u8, Position> = BTreeMap::new();
-        let (mut ranges, mut settled, mut messages, mut below) = (RangeSet::default(), RangeSet::default(), BTreeMap::new(), 0);
+        let (mut ranges, mut settled, mut messages, mut below) =
+            (RangeSet::default(), RangeSet::default(), BTreeMap::new(), 0);
         for (_, told) in &self.journal {
             match told {
                 Told::Message { position, priority, number, octets, delivered } => {
@@ -320,7 +336,12 @@ impl World {
                 None => {
                     let (_, number, octets, redelivered) = messages[&position];
                     let (octets, key) = (body(number, octets), format!("key.{number}"));
-                    let message = MessageView { exchange: b"x", routing_key: key.as_bytes(), properties: &[0, 0], body: BodyView::Slice(&octets) };
+                    let message = MessageView {
+                        exchange: b"x",
+                        routing_key: key.as_bytes(),
+                        properties: &[0, 0],
+                        body: BodyView::Slice(&octets),
+                    };
                     queue.restore_message(&Forwarded { position, priority, expires_at: None, redelivered, message });
                 }
             }
@@ -369,13 +390,15 @@ impl World {
             for note in notes {
                 let (start, octets) = (usize::try_from(note.offset).expect("small"), note.octets as usize);
                 let extent = take_extent(&self.files[file][start..start + octets]).expect("it was written");
-                let positions = records(extent.image).filter(super::record::Record::is_persistent).filter_map(|it| it.position());
+                let positions =
+                    records(extent.image).filter(super::record::Record::is_persistent).filter_map(|it| it.position());
                 there.extend(positions.filter(|position| is_live(note.head.priority, *position)));
             }
         }
         let ready = self.ready.iter().map(|((_, position), expected)| (*position, expected));
         let alive = ready.chain(self.held.iter().map(|(position, expected)| (*position, expected)));
-        let alive: BTreeSet<Position> = alive.filter(|(_, expected)| expected.persistent).map(|(position, _)| position).collect();
+        let alive: BTreeSet<Position> =
+            alive.filter(|(_, expected)| expected.persistent).map(|(position, _)| position).collect();
         assert_eq!(there, alive, "what is on disk is what is alive");
     }
 }

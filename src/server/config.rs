@@ -96,9 +96,16 @@ pub struct ServeOptions {
     /// Memory above which messages of durable queues leave it and are on disk only, until their turn comes: a share (1%) or a
     /// size (64MiB, octets), shared by all shards.
     ///
-    /// No more than a quarter of the memory limit. Messages that end with the process leave the memory at half of that limit.
+    /// No more than a quarter of the memory limit.
     #[arg(long, value_name = "SIZE", env = "LEPUS_QUEUE_MEMORY", default_value = "64MiB", hide_env_values = true)]
     pub queue_memory: MemoryLimit,
+
+    /// The same for messages of queues that are not durable: a share or a size. [default: they stay in memory, and publishers
+    /// are paused at the memory limit]
+    ///
+    /// What left the memory is on disk until its turn comes, and is wiped when the broker starts.
+    #[arg(long, value_name = "SIZE", env = "LEPUS_TRANSIENT_MEMORY", hide_env_values = true)]
+    pub transient_memory: Option<MemoryLimit>,
 
     /// Room that is to stay free on the disk of the data directory: below it publishers are paused. A size (512MiB, 4GB,
     /// octets); 0 to use all of it.

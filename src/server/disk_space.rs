@@ -82,7 +82,9 @@ fn look(path: &Path, limit_octets: u64, told: &AtomicBool, mailboxes: &[Mailbox]
     told.store(is_short, Ordering::Relaxed);
     let (available, limit, path) = (size_text(available), size_text(limit_octets), path.display());
     if is_short {
-        tracing::warn!("the disk is nearly full: {available} are left at {path}, less than the limit of {limit}; publishers wait");
+        tracing::warn!(
+            "the disk is nearly full: {available} are left at {path}, less than the limit of {limit}; publishers wait"
+        );
     } else {
         tracing::info!("the disk has room again: {available} at {path}");
     }

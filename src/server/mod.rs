@@ -85,6 +85,7 @@ pub fn run(options: ServeOptions) -> Result<(), StartError> {
         busy_poll: options.busy_poll,
         memory_limit_octets,
         queue_memory_octets: options.queue_memory.octets(machine.memory_octets),
+        transient_memory_octets: options.transient_memory.map(|limit| limit.octets(machine.memory_octets)),
         disk_limit_octets: options.disk_limit.octets(),
         rings,
         data_dir,

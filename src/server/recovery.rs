@@ -52,18 +52,16 @@ pub(super) fn recover_store(
         .filter(|definition| definition.durable)
         .map(|definition| (definition.id, definition.options.clone()))
         .collect();
-    let found = find_files(directory)?;
+    let found = find_files(directory, &history)?;
     let mut read_extent = |file: &ColdFileId, note: &crate::store::ExtentNote| {
         let octets = usize::try_from(note.octets).map_err(io::Error::other);
         octets
             .and_then(|octets| files::read_cold(directory, file, note.offset, octets))
             .map_err(|error| read_error(directory, file, Some(note.offset), error))
     };
-    let recovered =
-        recover(&history, &durable, found, unix_offset_millis, false, &mut read_segment, &mut read_extent)?;
+    let recovered = recover(&history, &durable, found, unix_offset_millis, false, &mut read_segment, &mut read_extent)?;
     remove_needless(directory, &recovered.needless, &durable)?;
-    let mut queues: Vec<AHashMap<QueueId, Queue>> =
-        std::iter::repeat_with(AHashMap::new).take(shard_count).collect();
+    let mut queues: Vec<AHashMap<QueueId, Queue>> = std::iter::repeat_with(AHashMap::new).take(shard_count).collect();
     let homes: AHashMap<QueueId, usize> =
         definitions.iter().map(|definition| (definition.id, usize::from(definition.home.0))).collect();
     let mut messages = 0;
@@ -82,15 +80,17 @@ pub(super) fn recover_store(
 }
 
 /// All segment files of queues, with what their trailers or extents say.
-pub(super) fn find_files(directory: &Path) -> Result<Vec<FoundFile>, StoreError> {
+pub(super) fn find_files(directory: &Path, history: &History) -> Result<Vec<FoundFile>, StoreError> {
     let mut found = vec![];
     for queue_files in files::queue_files(directory)? {
         let queue = queue_files.queue;
         for (number, octets) in queue_files.files {
             let id = ColdFileId { queue, file: number, is_transient: false };
             let mut read = |offset, octets| files::read_cold(directory, &id, offset, octets);
-            let contents =
-                read_notes(&mut read, octets, queue).map_err(|error| read_error(directory, &id, None, error))?;
+            let trusted =
+                history.queue(queue).and_then(|history| history.cold_files.get(&number)).copied().unwrap_or(0);
+            let contents = read_notes(&mut read, octets, queue, trusted)
+                .map_err(|error| read_error(directory, &id, None, error))?;
             found.push(FoundFile { queue, number, contents });
         }
     }

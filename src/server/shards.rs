@@ -55,6 +55,8 @@ pub struct ShardPlan {
     pub memory_limit_octets: u64,
     /// Above how much memory messages of durable queues are moved to disk, in octets.
     pub queue_memory_octets: u64,
+    /// The same for messages of queues that are not durable; `None` where they stay in memory.
+    pub transient_memory_octets: Option<u64>,
     /// Below how much room on the disk publishers are paused, in octets.
     pub disk_limit_octets: u64,
     /// The rings of each executor, so that all fit under the limit on locked memory.
@@ -70,8 +72,7 @@ pub struct ShardPlan {
 pub struct RunningShards {
     mailboxes: Vec<Mailbox>,
     gauges: Arc<Vec<Gauges>>,
-    /// Ours until all shards have ended.
-    _data_dir: DataDir,
+    data_dir: DataDir,
 }
 
 /// What the database gives at start.
@@ -103,7 +104,8 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
     let (links, mailboxes) = mesh::connect(count);
     let published = Arc::new(Published::new(plane.snapshot()));
     let gauges: Arc<Vec<Gauges>> = Arc::new(std::iter::repeat_with(Gauges::default).take(count).collect());
-    let control = Control::new(plane, Some(database), outcome, mailboxes.clone(), Arc::clone(&published));
+    let control = Control::new(plane, Some(database), outcome, mailboxes.clone(), Arc::clone(&published))
+        .map_err(|error| setup("the thread for logins", error))?;
     let (queue, requests) = mpsc::channel();
     let (failed, failures) = mpsc::channel();
     let path = plan.data_dir.path().to_owned();
@@ -152,7 +154,7 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
             Err(_) => return Err(setup("a shard's executor", io::Error::other("its thread ended"))),
         }
     }
-    Ok(RunningShards { mailboxes, gauges, _data_dir: plan.data_dir })
+    Ok(RunningShards { mailboxes, gauges, data_dir: plan.data_dir })
 }
 
 /// What one shard keeps on disk, and how much of it in memory.
@@ -173,8 +175,7 @@ fn persistence(
         restored,
         queue_memory_octets: (plan.queue_memory_octets.min(plan.memory_limit_octets / 4) / count)
             .max(QUEUE_MEMORY_OCTETS_MIN),
-        // Publishers are paused only where this does not help.
-        transient_memory_octets: plan.memory_limit_octets / 2 / count,
+        transient_memory_octets: plan.transient_memory_octets.map_or(u64::MAX, |octets| octets / count),
     }
 }
 
@@ -246,8 +247,11 @@ impl RunningShards {
         }
     }
 
-    /// Waits until every shard has ended, at most until `deadline`. Returns whether all have.
+    /// Waits until every shard has ended, at most until `deadline`. Returns whether all have. The process must end then: it keeps
+    /// the data directory to itself.
     pub fn join(self, deadline: Instant) -> bool {
+        // The control plane's thread, which nobody waits for, may still be writing.
+        std::mem::forget(self.data_dir);
         loop {
             if self.gauges.iter().all(|gauges| gauges.has_ended.load(Ordering::Acquire)) {
                 return true;

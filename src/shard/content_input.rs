@@ -96,7 +96,7 @@ impl Shard {
             return Progress::Paused;
         }
         if is_behind {
-            self.pause(slot, Pause::Disk);
+            self.pause_for_disk(slot);
             return Progress::Paused;
         }
         match look_behind(&input[size..], number, frame_max) {

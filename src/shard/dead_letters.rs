@@ -64,7 +64,7 @@ impl Shard {
             persistent: delivery_mode(letter.properties) == Some(2),
         };
         self.metrics.dead_lettered += 1;
-        self.begin_message();
+        self.begin_message(None);
         for definition in found.queues() {
             if dead.is_cycle(definition.name.as_bytes()) {
                 continue;

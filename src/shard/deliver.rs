@@ -69,9 +69,7 @@ impl Shard {
         }
         let expires = attributes.expires_at.is_some();
         let is_journaled = attributes.persistent && cell.queue.is_logged();
-        if let Some(persistence) = &mut self.persistence
-            && is_journaled
-        {
+        if is_journaled && let Some(persistence) = &mut self.persistence {
             let segment = persistence.segment();
             cell.queue.set_segment(segment);
             persistence.recycling.note(cell, slot, u64::from(segment));
@@ -165,17 +163,16 @@ impl Shard {
         let Self { queues, connections, outboxes, index, metrics, now, persistence, .. } = self;
         let cell = queues.get_mut(slot).expect("a queue that is drained is there");
         loop {
-            let gate = if cell.consumers.peek_next().is_some() { cell.queue.gate() } else { break };
-            if let (Some(below), Some(persistence)) = (gate.ask_below, persistence.as_mut()) {
-                persistence.await_delivery(handle, below);
-                persistence.recycling.note(cell, slot, persistence.journal.gathering_segment());
+            if let Some(persistence) = persistence
+                && cell.queue.is_logged()
+                && cell.consumers.peek_next().is_some()
+                && !persistence.is_clear_to_deliver(cell, handle)
+            {
+                break;
             }
             let Some(front) = cell.queue.front() else { break };
             if front.expires_at.is_some_and(|at| at <= *now) {
                 return true;
-            }
-            if !gate.is_open {
-                break;
             }
             let Some(picked) = pick(&mut cell.consumers, connections, *index) else { break };
             let position = picked.acknowledges.then_some(front.position);

@@ -80,8 +80,6 @@ pub struct Shard {
     publishers_wait: bool,
     /// Its journal, and its dealings with the disk; none where nothing outlives the process.
     persistence: Option<Box<Persistence>>,
-    /// The last publish of another shard's channel: what comes of the same one goes to another queue.
-    last_published: Option<(shard_message::Asker, u64)>,
     is_closing: bool,
     /// A secret that direct reply addresses carry, so that they can't be guessed.
     reply_secret: u64,
@@ -113,7 +111,6 @@ impl Shard {
             disk_is_short: false,
             publishers_wait: false,
             persistence: None,
-            last_published: None,
             is_closing: false,
             reply_secret,
             names_generated: 0,
@@ -226,7 +223,9 @@ impl Shard {
     /// The batch for another shard, if there is something to tell it.
     #[inline]
     pub fn poll_batch(&mut self, peer: usize) -> Option<Batch> {
-        self.outboxes[peer].poll_batch()
+        // While the disk is behind, the peer's publishers wait as the own ones do.
+        let takes_more = !self.is_disk_behind();
+        self.outboxes[peer].poll_batch(takes_more)
     }
 
     /// An emptied batch of another shard's, to be given back to it: its memory stays warm where it is filled.
@@ -254,6 +253,7 @@ impl Shard {
             self.tell_journal();
             self.page_out();
             self.recycle();
+            self.resume_behind();
         }
         self.tell_confirms();
     }

@@ -74,9 +74,10 @@ impl Outbox {
         was_full && !self.is_full()
     }
 
-    /// The batch of this turn, if there is something to send.
-    pub fn poll_batch(&mut self) -> Option<Batch> {
-        if self.owed_credit_octets >= CREDIT_OCTETS_STEP || (self.owed_credit_octets > 0 && !self.batch.is_empty()) {
+    /// The batch of this turn, if there is something to send. Credit goes back only where more may come.
+    pub fn poll_batch(&mut self, takes_more: bool) -> Option<Batch> {
+        let owed = if takes_more { self.owed_credit_octets } else { 0 };
+        if owed >= CREDIT_OCTETS_STEP || (owed > 0 && !self.batch.is_empty()) {
             self.batch.credit_octets += std::mem::take(&mut self.owed_credit_octets);
         }
         if self.batch.is_empty() {

@@ -11,11 +11,14 @@ use ahash::AHashMap;
 
 /// Blocks at the front of a queue that stay in memory while other queues have more to move.
 const KEEP_FRONT_BLOCKS: usize = 4;
-/// Blocks that are read ahead of a queue's front, and octets that are read at once.
-const AHEAD_BLOCKS: usize = 24;
-const LOAD_OCTETS_MAX: usize = 512 << 10;
-/// The same while memory is short.
-const AHEAD_BLOCKS_SHORT: usize = 3;
+/// Blocks that are read ahead of a queue's front: while there is much memory, less, and none.
+const AHEAD_BLOCKS: [usize; 3] = [24, 6, 2];
+/// Octets that are read at once: one block in the last case.
+const LOAD_OCTETS_MAX: [usize; 3] = [512 << 10, 256 << 10, 0];
+/// Small queues that are looked at in one turn.
+const SMALL_QUEUES_PER_TURN: usize = 64;
+/// Queues that hold less are left alone, in octets.
+const SMALL_QUEUE_OCTETS_MIN: u64 = 8 << 10;
 /// Buffers that are kept for reuse.
 const BUFFERS_MAX: usize = 2;
 
@@ -35,8 +38,11 @@ pub(super) struct Paging {
     transient_memory_octets: u64,
     under_way: AHashMap<u64, UnderWay>,
     token_next: u64,
-    /// Octets on their way to the disk.
+    /// Octets on their way to the disk, and from there.
     page_out_octets: usize,
+    load_octets: usize,
+    /// The small queue that is looked at next.
+    cursor: u32,
     /// Tokens of page-outs that are under way, the oldest first.
     page_outs: std::collections::VecDeque<u64>,
     buffers: Vec<AlignedBuffer>,
@@ -58,6 +64,8 @@ impl Paging {
             under_way: AHashMap::new(),
             token_next: 1,
             page_out_octets: 0,
+            load_octets: 0,
+            cursor: 0,
             page_outs: std::collections::VecDeque::new(),
             buffers: vec![],
             is_refused: false,
@@ -112,7 +120,7 @@ impl Paging {
     /// The memory that is held for what is under way, in octets.
     pub fn octets_held(&self) -> u64 {
         let buffers: usize = self.buffers.iter().map(AlignedBuffer::capacity).sum();
-        (self.page_out_octets + buffers) as u64
+        (self.page_out_octets + self.load_octets + buffers) as u64
     }
 }
 
@@ -133,6 +141,7 @@ impl Persistence {
         let Load { file, offset, octets, extents } = load;
         let token = self.paging.next_token();
         let place = ColdPlace { file: ColdFileId { queue: id.0, file, is_transient }, offset };
+        self.paging.load_octets += octets;
         self.paging.under_way.insert(token, UnderWay { slot, id, extents, octets, place });
         self.requests.push_back(DiskRequest::ReadExtents { place, octets, token });
     }
@@ -144,7 +153,7 @@ impl Shard {
         self.persistence.as_ref().is_some_and(|persistence| {
             let paging = &persistence.paging;
             self.queues.logged_octets_held > paging.queue_memory_octets
-                || self.queues.octets_held > paging.transient_memory_octets
+                || self.queues.transient_octets_held() > paging.transient_memory_octets
         })
     }
 
@@ -155,9 +164,10 @@ impl Shard {
         if self.queues.logged_octets_held > logged_most {
             self.page_out_down_to(true, logged_most);
         }
-        if self.queues.octets_held > most {
+        if self.queues.transient_octets_held() > most {
             self.page_out_down_to(false, most);
         }
+        self.page_out_small();
         let logged = self.queues.logged_octets_held;
         let Some(persistence) = &mut self.persistence else { return };
         let paging = &mut persistence.paging;
@@ -171,7 +181,7 @@ impl Shard {
             let Self { queues, persistence, .. } = self;
             let Some(persistence) = persistence else { return };
             let paging = &mut persistence.paging;
-            let held = if is_logged { queues.logged_octets_held } else { queues.octets_held };
+            let held = if is_logged { queues.logged_octets_held } else { queues.transient_octets_held() };
             if held.saturating_sub(paging.page_out_octets as u64) <= most
                 || paging.page_out_octets >= PAGE_OUT_UNDER_WAY_OCTETS_MAX
                 || paging.is_refused
@@ -200,36 +210,42 @@ impl Shard {
         }
     }
 
-    /// Many small queues may hold much together: moves what each has to disk, from time to time.
-    pub(super) fn page_out_small(&mut self) {
-        let unix_offset_millis = self.unix_offset_millis;
-        for slot in self.queues.slots() {
-            let Self { queues, persistence, .. } = self;
+    /// Many small queues may hold much together: where moving the large ones was not enough, each of the small ones is moved as
+    /// a whole, some of them in each turn.
+    fn page_out_small(&mut self) {
+        for _ in 0..SMALL_QUEUES_PER_TURN {
+            let Self { queues, persistence, unix_offset_millis, .. } = self;
             let Some(persistence) = persistence else { return };
             let paging = &mut persistence.paging;
-            let is_short = queues.logged_octets_held > paging.queue_memory_octets / 4 * 5;
-            let is_all_short = queues.octets_held > paging.transient_memory_octets / 4 * 5;
-            let cell = queues.get_mut(slot).expect("the slot is in use");
-            let is_logged = cell.queue.is_logged();
-            if paging.page_out_octets >= PAGE_OUT_UNDER_WAY_OCTETS_MAX
-                || paging.is_refused
-                || !(is_short || is_all_short)
-            {
+            let under_way = paging.page_out_octets as u64;
+            let is_short = queues.logged_octets_held.saturating_sub(under_way) > well_over(paging.queue_memory_octets);
+            let is_all_short =
+                queues.transient_octets_held().saturating_sub(under_way) > well_over(paging.transient_memory_octets);
+            let has_room = paging.page_out_octets < PAGE_OUT_UNDER_WAY_OCTETS_MAX && !paging.is_refused;
+            if !has_room || !(is_short || is_all_short) {
                 return;
             }
-            if (is_logged && !is_short) || (!is_logged && !is_all_short) || cell.queue.octets_held() < 8 << 10 {
+            let slot = paging.cursor;
+            paging.cursor = if slot < queues.slot_end() { slot + 1 } else { 0 };
+            let Some(cell) = queues.get_mut(slot) else { continue };
+            let is_logged = cell.queue.is_logged();
+            let is_meant = if is_logged { is_short } else { is_all_short };
+            if !is_meant || cell.queue.octets_held() < SMALL_QUEUE_OCTETS_MIN {
                 continue;
             }
             let wish = PageOutWish {
                 queue: cell.definition.id.0,
-                unix_offset_millis,
+                unix_offset_millis: *unix_offset_millis,
                 keep_front: 0,
                 with_tail: true,
                 octets_max: PAGE_OUT_OCTETS_MAX,
             };
             cell.queue.evict(1);
+            let mut buffer = paging.buffers.pop();
+            let page_out = cell.queue.page_out(&wish, &mut buffer);
+            paging.buffers.extend(buffer);
             let id = cell.definition.id;
-            if let Some(page_out) = cell.queue.page_out(&wish, &mut None) {
+            if let Some(page_out) = page_out {
                 persistence.submit_page_out(slot, id, !is_logged, page_out);
             }
             queues.account(slot);
@@ -266,13 +282,18 @@ impl Shard {
     pub(super) fn load(&mut self, slot: u32, is_wanted: bool) {
         let Self { queues, persistence, .. } = self;
         let Some(persistence) = persistence else { return };
-        let is_short = queues.logged_octets_held > persistence.paging.queue_memory_octets * 2;
+        let paging = &persistence.paging;
+        let held = queues.logged_octets_held + paging.load_octets as u64;
+        let level = match held {
+            held if held < paging.queue_memory_octets / 2 => 0,
+            held if held < paging.queue_memory_octets => 1,
+            _ => 2,
+        };
         let Some(cell) = queues.get_mut(slot) else { return };
         if !is_wanted || !cell.queue.has_absent() {
             return;
         }
-        let (ahead, octets_max) =
-            if is_short { (AHEAD_BLOCKS_SHORT, 0) } else { (AHEAD_BLOCKS, LOAD_OCTETS_MAX) };
+        let (ahead, octets_max) = (AHEAD_BLOCKS[level], LOAD_OCTETS_MAX[level]);
         let (id, is_transient) = (cell.definition.id, !cell.queue.is_logged());
         while let Some(load) = cell.queue.poll_load(ahead, octets_max) {
             persistence.submit_load(slot, id, is_transient, load);
@@ -297,8 +318,9 @@ impl Shard {
     pub(super) fn handle_loaded(&mut self, token: u64, octets: AlignedBuffer) {
         let unix_offset_millis = self.unix_offset_millis;
         let Some(persistence) = &mut self.persistence else { return };
-        let UnderWay { slot, id, extents, place, .. } =
-            persistence.paging.under_way.remove(&token).expect("it was submitted");
+        let under_way = persistence.paging.under_way.remove(&token).expect("it was submitted");
+        let UnderWay { slot, id, extents, place, octets: load_octets } = under_way;
+        persistence.paging.load_octets -= load_octets;
         let Some(cell) = self.queues.with_id(slot, id) else { return };
         if let Err((offset, fault)) = cell.queue.loaded(&extents, octets.as_slice(), unix_offset_millis) {
             let offset = place.offset + offset as u64;
@@ -313,4 +335,9 @@ impl Shard {
         self.queues.mark_runnable(slot);
         self.serve_waiting_gets(slot);
     }
+}
+
+/// So much more than it should be that all queues have to leave the memory.
+fn well_over(octets: u64) -> u64 {
+    octets.saturating_add(octets / 4)
 }

@@ -87,7 +87,7 @@ impl Shard {
     ) {
         let Some(Publisher { channel, number: mut first }) = publisher else {
             for message in messages {
-                self.begin_message();
+                self.begin_message(None);
                 // Nobody waits for it.
                 let _ = self.enqueue(queue, &message, attributes);
             }
@@ -95,9 +95,8 @@ impl Shard {
         };
         let (mut next, mut last) = (first, None);
         for message in messages {
-            if self.last_published != Some((channel, next)) {
-                self.begin_message();
-                self.last_published = Some((channel, next));
+            if !self.is_same_message((channel, next)) {
+                self.begin_message(Some((channel, next)));
             }
             let taken = self.enqueue(queue, &message, attributes);
             if last.is_some_and(|last| last != taken) {

@@ -3,7 +3,7 @@
 //! Messages are put into the journal as they are enqueued, what is gone at the end of each turn. Who waits for a batch to be on
 //! disk (publishers, queues that are about to deliver, files that are to be removed) stands in one row by the batches' numbers.
 
-use super::{Shard, paging::Paging, recycling::Recycling, shard_message::Asker};
+use super::{Shard, paging::Paging, recycling::Recycling, shard_message::Asker, state::QueueCell};
 use crate::{
     connection::{Pause, QueueHandle},
     definitions::{QueueDefinition, QueueId},
@@ -63,6 +63,10 @@ pub(super) struct Persistence {
     waiters: VecDeque<Waiter>,
     /// Whether the message that is put next is the one that was put last.
     pub repeats: bool,
+    /// The publish of another shard's channel that what was enqueued last came from.
+    last_published: Option<(Asker, u64)>,
+    /// Whether somebody waits for the disk to catch up.
+    pub has_paused: bool,
     pub restored: AHashMap<QueueId, Queue>,
     pub paging: Paging,
     pub recycling: Recycling,
@@ -78,6 +82,8 @@ impl Persistence {
             requests: VecDeque::new(),
             waiters: VecDeque::new(),
             repeats: false,
+            last_published: None,
+            has_paused: false,
             paging: Paging::new(start.queue_memory_octets, start.transient_memory_octets),
             recycling: Recycling::default(),
             restored: start.restored,
@@ -112,8 +118,20 @@ impl Persistence {
         self.repeats = true;
     }
 
+    /// Whether the front message of a queue may be delivered as far as the journal is concerned; asks the journal for what is
+    /// needed.
+    #[inline]
+    pub fn is_clear_to_deliver(&mut self, cell: &mut QueueCell, queue: QueueHandle) -> bool {
+        let gate = cell.queue.gate();
+        if let Some(below) = gate.ask_below {
+            self.await_delivery(queue, below);
+            self.recycling.note(cell, queue.slot, self.journal.gathering_segment());
+        }
+        gate.is_open
+    }
+
     /// Lets a queue go on once all that was put until now is on disk.
-    pub fn await_delivery(&mut self, queue: QueueHandle, below: Position) {
+    fn await_delivery(&mut self, queue: QueueHandle, below: Position) {
         self.journal.put_delivering(queue.id.0, below);
         self.journal.demand();
         self.wait(Waiting::Delivery { queue, below });
@@ -169,12 +187,20 @@ impl Shard {
         }
     }
 
-    /// What is enqueued from here on is another message than before.
+    /// What is enqueued from here on is another message than before; `of` is the publish of another shard's channel that it
+    /// comes from, if it may come again for another queue.
     #[inline]
-    pub(super) fn begin_message(&mut self) {
+    pub(super) fn begin_message(&mut self, of: Option<(Asker, u64)>) {
         if let Some(persistence) = &mut self.persistence {
             persistence.repeats = false;
+            persistence.last_published = of;
         }
+    }
+
+    /// Whether what was enqueued last comes from this publish of another shard's channel.
+    #[inline]
+    pub(super) fn is_same_message(&self, publish: (Asker, u64)) -> bool {
+        self.persistence.as_ref().is_some_and(|persistence| persistence.last_published == Some(publish))
     }
 
     /// A publish of a channel is confirmed once all that was put until now is on disk.
@@ -253,7 +279,6 @@ impl Shard {
     /// Takes an answer of the disk. A turn has to follow.
     pub fn handle_disk(&mut self, reply: DiskReply, now_micros: u64) {
         let Some(persistence) = &mut self.persistence else { return };
-        let was_behind = persistence.is_behind();
         let was_starved = persistence.is_starved();
         match reply {
             DiskReply::Committed { sequence, octets } => {
@@ -267,20 +292,26 @@ impl Shard {
             DiskReply::Read { token, octets } => self.handle_loaded(token, octets),
             DiskReply::Synced { token } => persistence.recycling.handle_synced(token),
         }
-        if was_behind {
-            self.resume_behind();
-        }
         if self.persistence.as_ref().is_some_and(|persistence| persistence.is_starved() != was_starved) {
             self.look_at_pressure();
         }
     }
 
-    /// Lets those go on who waited for the disk, if it has caught up.
-    fn resume_behind(&mut self) {
-        let Some(persistence) = &self.persistence else { return };
-        if persistence.is_behind() {
+    /// This connection waits until the disk has caught up.
+    pub(super) fn pause_for_disk(&mut self, slot: u32) {
+        if let Some(persistence) = &mut self.persistence {
+            persistence.has_paused = true;
+        }
+        self.pause(slot, Pause::Disk);
+    }
+
+    /// Lets those go on who waited for the disk, if it has caught up. To be called at the end of a turn.
+    pub(super) fn resume_behind(&mut self) {
+        let Some(persistence) = &mut self.persistence else { return };
+        if !persistence.has_paused || persistence.is_behind() {
             return;
         }
+        persistence.has_paused = false;
         for slot in self.connections.slots() {
             self.resume(slot, Pause::Disk);
         }
@@ -327,7 +358,6 @@ impl Shard {
         persistence.journal.handle_tick();
         persistence.paging.handle_tick(is_over);
         self.look_at_pressure();
-        self.page_out_small();
     }
 
     /// What of the disk cannot be served from, if anything: then the process has to end.

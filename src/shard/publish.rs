@@ -236,7 +236,7 @@ impl Shard {
             }
         }
         let (mut elsewhere, mut rejected, mut journaled) = (0, false, false);
-        self.begin_message();
+        self.begin_message(None);
         for at in 0..count {
             let queue = self.queues_of(whither)[at];
             if queue.home == self.index {

@@ -144,12 +144,8 @@ impl Shard {
             self.answer(from, QueueReply::Empty);
             return;
         }
-        let gate = cell.queue.gate();
-        if let (Some(below), Some(persistence)) = (gate.ask_below, persistence) {
-            persistence.await_delivery(queue, below);
-            persistence.recycling.note(cell, slot, persistence.journal.gathering_segment());
-        }
-        let Some(front) = cell.queue.front().filter(|_| gate.is_open) else {
+        let is_clear = persistence.as_mut().is_none_or(|persistence| persistence.is_clear_to_deliver(cell, queue));
+        let Some(front) = cell.queue.front().filter(|_| is_clear) else {
             cell.waiting_gets.push_back((from, acknowledges));
             self.load(slot, true);
             return;

@@ -216,7 +216,11 @@ impl Shard {
             };
             let before = persistence.journal.pending_octets();
             let journal = &mut persistence.journal;
-            let page_outs = cell.queue.relocate(&relocation, &mut |message| forward(journal, id, &message, unix_offset_millis));
+            // What was left by others is new to this journal, and comes in order.
+            let is_copy = work.segment != 0;
+            let page_outs = cell
+                .queue
+                .relocate(&relocation, &mut |message| forward(journal, id, &message, unix_offset_millis, is_copy));
             let octets = persistence.journal.pending_octets() - before;
             forwarded += octets;
             work.forwarded += octets;
@@ -289,14 +293,20 @@ impl Persistence {
     }
 }
 
-fn forward(journal: &mut crate::store::Journal, id: QueueId, message: &Forwarded<'_>, unix_offset_millis: u64) {
+fn forward(
+    journal: &mut crate::store::Journal,
+    id: QueueId,
+    message: &Forwarded<'_>,
+    unix_offset_millis: u64,
+    is_copy: bool,
+) {
     let entry = Entry {
         queue: id.0,
         position: message.position,
         priority: message.priority,
         expires_unix_millis: message.expires_at.map(|at| at.saturating_add(unix_offset_millis)),
         delivered: message.redelivered,
-        forwarded: true,
+        forwarded: is_copy,
     };
     journal.put_message(&entry, &message.message);
 }

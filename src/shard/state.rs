@@ -361,6 +361,17 @@ impl Queues {
         }
     }
 
+    /// Memory of messages of queues that end with the process, in octets.
+    #[inline]
+    pub fn transient_octets_held(&self) -> u64 {
+        self.octets_held - self.logged_octets_held
+    }
+
+    /// One more than the highest slot that was ever in use.
+    pub fn slot_end(&self) -> u32 {
+        u32::try_from(self.cells.len()).expect("queues are bounded by memory")
+    }
+
     /// The slots in use.
     pub fn slots(&self) -> Vec<u32> {
         self.by_id.values().copied().collect()

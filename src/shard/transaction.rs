@@ -49,7 +49,7 @@ impl Shard {
     /// `tx.commit` is answered once acknowledgements of messages whose queues are here are on disk, too.
     fn await_settlements(&mut self, slot: u32, number: u16) {
         self.tell_journal();
-        if !self.persistence.as_ref().is_some_and(|persistence| persistence.journal.pending_octets() > 0) {
+        if self.persistence.as_ref().is_none_or(|persistence| persistence.journal.pending_octets() == 0) {
             return;
         }
         let connection = self.connections.get_mut(slot).expect("a method has a connection");

@@ -150,7 +150,7 @@ mod tests {
         let mut model = Vec::new();
         check(&buffer, &model);
         for length in [0, 1, PAGE_OCTETS - 1, 1, PAGE_OCTETS, 3 * PAGE_OCTETS + 1, 100_000] {
-            let octets: Vec<u8> = (0..length).map(|number| (number % 251) as u8).collect();
+            let octets: Vec<u8> = (0..=250).cycle().take(length).collect();
             buffer.extend_from_slice(&octets);
             model.extend_from_slice(&octets);
             check(&buffer, &model);

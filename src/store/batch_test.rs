@@ -3,7 +3,7 @@
 use super::aligned::AlignedBuffer;
 use super::batch::{self, BATCH_HEAD_OCTETS, Batch, BatchFault, BatchHead};
 use super::extent::{ExtentFault, ExtentHead, extent_octets, put_extent, take_extent};
-use super::queue_segment::{ExtentNote, put_trailer, read_notes, trailer_octets};
+use super::queue_segment::{ExtentNote, SegmentContents, put_trailer, read_notes, trailer_octets};
 use super::record::{self, Checkpoint, Entry, Record, RecordFault, Records};
 use crate::message::{BodyView, MessageView};
 use proptest::prelude::*;
@@ -219,7 +219,7 @@ fn what_cannot_be_is_a_fault() {
         &[7, 1, 0xff, 0xff, 0xff, 0xff, 0x7f],
     ] {
         assert!(!whole(octets), "{octets:?}");
-        assert_eq!(Records::new(octets).last().map(|record| record.err()), Some(Some(RecordFault)), "{octets:?}");
+        assert_eq!(Records::new(octets).last().map(Result::err), Some(Some(RecordFault)), "{octets:?}");
     }
 }
 
@@ -256,7 +256,7 @@ fn head(number: u64) -> ExtentHead {
 #[test]
 fn extents_are_read_as_written() {
     for image_octets in [0, 1, 4096 - 128 - 30, 4096 - 128 - 29, 9000] {
-        let image: Vec<u8> = (0..image_octets).map(|at| (at % 251) as u8).collect();
+        let image: Vec<u8> = (0..=250).cycle().take(image_octets).collect();
         let mut out = AlignedBuffer::new();
         out.resize(4096);
         put_extent(&mut out, &head(1), &image, &[&[1; 10], &[], &[2; 20]]);
@@ -284,22 +284,26 @@ fn extents_are_read_as_written() {
 /// A file with so many extents, and its notes.
 fn file_of(extents: u64) -> (AlignedBuffer, Vec<ExtentNote>) {
     let (mut out, mut notes) = (AlignedBuffer::new(), Vec::new());
-    for number in 0..extents {
-        let offset = out.len() as u64;
-        put_extent(&mut out, &head(number), &vec![number as u8; 5000 * (number % 3) as usize], &[b"body"]);
-        let octets = out.len() as u64 - offset;
-        let extent = take_extent(&out.as_slice()[offset as usize..]).expect("it is sound");
-        notes.push(ExtentNote { offset, octets: u32::try_from(octets).expect("short"), head: extent.head });
+    for (number, image_octets) in (0..extents).zip([0, 5000, 10_000].into_iter().cycle()) {
+        let start = out.len();
+        put_extent(&mut out, &head(number), &vec![7; image_octets], &[b"body"]);
+        let octets = out.len() - start;
+        let extent = take_extent(&out.as_slice()[start..]).expect("it is sound");
+        notes.push(ExtentNote {
+            offset: start as u64,
+            octets: u32::try_from(octets).expect("short"),
+            head: extent.head,
+        });
     }
     (out, notes)
 }
 
-fn contents(file: &[u8], queue: u64) -> super::queue_segment::SegmentContents {
+fn contents(file: &[u8], queue: u64) -> SegmentContents {
     let mut read = |offset: u64, octets: usize| {
         let offset = usize::try_from(offset).expect("short");
         Ok(file.get(offset..offset + octets).expect("reads are within the file").to_vec())
     };
-    read_notes(&mut read, file.len() as u64, queue).expect("reading does not fail")
+    read_notes(&mut read, file.len() as u64, queue, 0).expect("reading does not fail")
 }
 
 /// Goal: a complete file is known by its trailer. Method: trailers of one page and of several; another queue's file.
@@ -313,7 +317,7 @@ fn a_trailer_lists_the_extents() {
         let found = contents(out.as_slice(), 5);
         assert!(found.is_complete && found.sound_octets == out.len() as u64);
         assert_eq!(found.notes, notes);
-        assert_eq!(contents(out.as_slice(), 6), Default::default(), "another queue's");
+        assert_eq!(contents(out.as_slice(), 6), SegmentContents::default(), "another queue's");
         // Without the trailer, or with one that is damaged, the extents themselves say it.
         for at in [unfinished, out.len() - 1, out.len() - 20, out.len() - 32] {
             let mut file = out.as_slice().to_vec();
@@ -341,5 +345,5 @@ fn an_unfinished_file_is_read_as_far_as_it_is_sound() {
     file[usize::try_from(notes[3].offset).expect("short") + 130] ^= 1;
     let found = contents(&file, 5);
     assert_eq!((found.notes, found.sound_octets), (notes[..3].to_vec(), notes[3].offset));
-    assert_eq!(contents(&[], 5), Default::default());
+    assert_eq!(contents(&[], 5), SegmentContents::default());
 }

@@ -2,7 +2,9 @@
 //!
 //! A driver. `journal-N` does nothing but commits, so that nothing stands in their way; `cold-N` does all else. Commits are
 //! one write past the page cache and one `fdatasync` of a file whose blocks were all written before: the file system has
-//! nothing to note down then.
+//! nothing to note down then. (ext4, 4 KiB, the fastest tenth on a busy machine: 195 us; blocks that were only allocated 328,
+//! a growing file 377. `O_DSYNC` instead of `fdatasync` was within the noise, now faster and now slower.) A thread costs 6 to 7
+//! us there and back, the ring of the bell counted.
 //!
 //! Where a disk fails, the process ends: what a failed sync has lost, no later one brings back.
 
@@ -180,7 +182,14 @@ struct ColdDisk {
 
 impl ColdDisk {
     fn new(files: Arc<StoreFiles>, shard: u16) -> ColdDisk {
-        ColdDisk { files, shard, created_in: AHashSet::new(), created_directory: false, removed_in: AHashSet::new(), has_retired: false }
+        ColdDisk {
+            files,
+            shard,
+            created_in: AHashSet::new(),
+            created_directory: false,
+            removed_in: AHashSet::new(),
+            has_retired: false,
+        }
     }
 
     fn execute(&mut self, request: DiskRequest) -> Result<Option<DiskReply>, StoreError> {

@@ -115,6 +115,12 @@ pub fn put_extent(out: &mut AlignedBuffer, head: &ExtentHead, image: &[u8], bodi
     out.pad_to_page();
 }
 
+/// What the extent at the front of `octets` says of itself, without proof.
+pub(super) fn take_head(octets: &[u8]) -> Option<ExtentHead> {
+    let header = octets.get(..EXTENT_HEAD_OCTETS).filter(|header| header[..8] == MAGIC)?;
+    take_fields(&header[FIELDS_AT..])
+}
+
 /// The extent at the front of `octets`, proved by its checksum.
 ///
 /// # Errors

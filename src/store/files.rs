@@ -6,8 +6,8 @@ use super::aligned::{AlignedBuffer, PAGE_OCTETS};
 use super::damage::StoreError;
 use super::disk::ColdFileId;
 use super::names::{
-    JOURNAL_DIRECTORY, QUEUES_DIRECTORY, SegmentName, TRANSIENT_DIRECTORY, cold_path, free_path, parse_cold,
-    parse_free, parse_queue_directory, parse_retired, queue_directory, retired_path,
+    JOURNAL_DIRECTORY, QUEUES_DIRECTORY, SegmentName, TRANSIENT_DIRECTORY, UNFINISHED, cold_path, free_path,
+    is_unfinished, parse_cold, parse_free, parse_queue_directory, parse_retired, queue_directory, retired_path,
 };
 use crate::limits::JOURNAL_POOL_FILES_MAX;
 use rustix::fs::{FallocateFlags, OFlags};
@@ -151,7 +151,7 @@ impl StoreFiles {
     pub fn open(directory: &Path, options: FilesOptions) -> Result<StoreFiles, StoreError> {
         let transient = directory.join(TRANSIENT_DIRECTORY);
         remove_directory(&transient)?;
-        for name in [JOURNAL_DIRECTORY, QUEUES_DIRECTORY, TRANSIENT_DIRECTORY] {
+        for name in [JOURNAL_DIRECTORY, QUEUES_DIRECTORY, UNFINISHED, TRANSIENT_DIRECTORY] {
             make_directory(&directory.join(name))?;
         }
         sync_directory(directory)?;
@@ -159,7 +159,7 @@ impl StoreFiles {
         let journal_directory = File::open(&journal).map_err(failed(&journal, "open"))?;
         let files = StoreFiles { directory: directory.to_owned(), options, journal_directory, pool: Mutex::default() };
         let names = list(&journal)?;
-        for name in names.iter().filter(|name| name.ends_with(".new")) {
+        for name in names.iter().filter(|name| is_unfinished(name)) {
             remove(&journal.join(name))?;
         }
         files.fill_pool(&names)?;
@@ -214,7 +214,7 @@ impl StoreFiles {
             let free = self.path(&free_path(number));
             fs::rename(&free, &path).map_err(failed(&free, "rename"))?;
         } else {
-            let new = path.with_extension("journal.new");
+            let new = path.with_extension(UNFINISHED);
             match self.write_zeros(&new) {
                 Ok(()) => fs::rename(&new, &path).map_err(failed(&new, "rename"))?,
                 Err(error) if is_full(&error) => return remove(&new).map(|()| Room::Full),

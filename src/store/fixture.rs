@@ -1,7 +1,7 @@
 //! A disk for tests: keeps journal segments in memory, and whatever is asked of it until a test lets it be done.
 
 use super::aligned::AlignedBuffer;
-use super::disk::{DiskReply, DiskRequest};
+use super::disk::DiskRequest;
 use super::journal::{Journal, JournalOptions};
 use super::names::SegmentName;
 use super::record::Entry;
@@ -17,7 +17,7 @@ pub const SEGMENT_OCTETS: u64 = 64 << 10;
 /// A message whose octets all follow from `number`.
 pub fn with_message<R>(number: u64, body_octets: usize, act: impl FnOnce(&MessageView<'_>) -> R) -> R {
     let key = format!("key.{number}");
-    let body: Vec<u8> = (0..body_octets as u64).map(|at| (number.wrapping_mul(31) ^ at) as u8).collect();
+    let body: Vec<u8> = number.to_le_bytes().into_iter().cycle().take(body_octets).collect();
     act(&MessageView {
         exchange: b"amq.topic",
         routing_key: key.as_bytes(),
@@ -94,7 +94,7 @@ impl Bench {
     }
 
     pub fn prepare(&mut self, segment: u64) {
-        let mut file = vec![0; SEGMENT_OCTETS as usize];
+        let mut file = vec![0; usize::try_from(SEGMENT_OCTETS).expect("short")];
         // What a file was used for before: a sound batch of another segment, again and again.
         let mut old = AlignedBuffer::new();
         super::batch::begin(&mut old);

@@ -1,25 +1,34 @@
 //! When a batch of the journal waits for more publishers to share it.
 //!
-//! Publishers that each wait for the confirm of one message before they send the next come in two groups if every batch is
+//! Publishers that each wait for the confirm of one message before they send the next fall into two groups if every batch is
 //! written as soon as the disk is free: those whose messages are being written, and the others, whose messages gather
-//! meanwhile. What one group has saved by waiting for the other is the half of all writes. So: a batch is held back while
-//! fewer than three quarters of those who are active wait for it; for half the time that a write takes, at most.
+//! meanwhile. Each write serves but a part of them. So a batch is held back while fewer than three quarters of those who are
+//! active wait for it: for half the time that a write takes, and while more keep coming for [`JOURNAL_HOLD_MICROS_MAX`].
 //!
 //! Active are those who wait for the gathering batch, and of those who waited for the batch before it the regular ones: who
-//! had waited for one of the two batches before that. Whoever publishes now and then is not waited for.
+//! had come back soon then. Whoever publishes now and then is not waited for, and neither is anybody by a publisher that has
+//! several messages under way: it waits for both batches.
 
 use crate::limits::{JOURNAL_HOLD_MICROS_MAX, JOURNAL_WAITERS_MIN};
 use ahash::AHashMap;
 
-/// A publisher that comes back after no more batches than this is regular: the one in between was written while it waited.
-const REGULAR_BATCHES: u64 = 2;
 /// The moving average of a commit's duration takes so many to forget one, about.
 const AVERAGE_COMMITS: u64 = 8;
+/// Who comes back within so many commits' duration ...
+const REGULAR_COMMITS: u64 = 4;
+/// ... and so many microseconds for its own part is regular.
+const REGULAR_MICROS: u64 = 1000;
+/// Publishers that follow each other so closely, in microseconds, keep coming.
+const FOLLOW_MICROS: u64 = 50;
+/// Who has not come back for so many batches is forgotten when there are many.
+const FORGET_BATCHES: u64 = 16;
 
 #[derive(Clone, Copy, Debug)]
 struct Waiter {
     /// The last batch that it waited for.
     sequence: u64,
+    /// When it came to that.
+    came_micros: u64,
     is_regular: bool,
 }
 
@@ -29,7 +38,9 @@ pub(super) struct Hold {
     waiters: AHashMap<u64, Waiter>,
     /// How many waiters there may be before those are forgotten that are gone.
     waiters_max: usize,
-    last: Option<(u64, u64)>,
+    /// Who has come since the time was told last: waiter and batch.
+    arrived: Vec<(u64, u64)>,
+    now_micros: u64,
     /// Those who wait for the gathering batch ...
     present: u64,
     /// ... and those of them who are regular.
@@ -38,8 +49,10 @@ pub(super) struct Hold {
     absent: u64,
     /// What a commit takes on average, in microseconds.
     commit_micros: u64,
-    /// The batch may be held back until then.
+    /// The batch may be held back until then ...
     until_micros: u64,
+    /// ... and until then if more keep coming.
+    until_micros_max: u64,
     is_holding: bool,
     holds: u64,
 }
@@ -48,32 +61,55 @@ impl Hold {
     /// `waiter` waits for the gathering batch, which is the number `sequence`.
     #[inline]
     pub fn add_waiter(&mut self, waiter: u64, sequence: u64) {
-        if self.last == Some((waiter, sequence)) {
-            return;
-        }
-        self.last = Some((waiter, sequence));
-        let known = self.waiters.get(&waiter).copied();
-        if known.is_none_or(|known| known.sequence != sequence) {
-            self.add(waiter, known, sequence);
+        if self.arrived.last() != Some(&(waiter, sequence)) {
+            self.arrived.push((waiter, sequence));
         }
     }
 
-    fn add(&mut self, waiter: u64, known: Option<Waiter>, sequence: u64) {
-        let is_regular = known.is_some_and(|known| known.sequence + REGULAR_BATCHES >= sequence);
+    /// It is `now_micros`, and who has come until now has come now.
+    #[inline]
+    pub fn handle_now(&mut self, now_micros: u64) {
+        self.now_micros = now_micros;
+        if !self.arrived.is_empty() {
+            self.count_arrived();
+        }
+    }
+
+    fn count_arrived(&mut self) {
+        let present_before = self.present;
+        let mut arrived = std::mem::take(&mut self.arrived);
+        for (waiter, sequence) in arrived.drain(..) {
+            self.count(waiter, sequence);
+        }
+        self.arrived = arrived;
+        if self.present > present_before {
+            let until = (self.now_micros + FOLLOW_MICROS).min(self.until_micros_max);
+            self.until_micros = self.until_micros.max(until);
+        }
+    }
+
+    fn count(&mut self, waiter: u64, sequence: u64) {
+        let known = self.waiters.get(&waiter).copied();
+        if known.is_some_and(|known| known.sequence == sequence) {
+            return;
+        }
+        let soon = self.now_micros.saturating_sub(REGULAR_COMMITS * self.commit_micros + REGULAR_MICROS);
+        let is_regular = known.is_some_and(|known| known.came_micros >= soon);
         self.present += 1;
         self.present_regular += u64::from(is_regular);
         if known.is_some_and(|known| known.is_regular && known.sequence + 1 == sequence) {
             self.absent -= 1;
         }
-        self.waiters.insert(waiter, Waiter { sequence, is_regular });
+        self.waiters.insert(waiter, Waiter { sequence, came_micros: self.now_micros, is_regular });
         if self.waiters.len() > self.waiters_max {
-            self.waiters.retain(|_, waiter| waiter.sequence + REGULAR_BATCHES >= sequence);
+            self.waiters.retain(|_, waiter| waiter.sequence + FORGET_BATCHES >= sequence);
             self.waiters_max = JOURNAL_WAITERS_MIN.max(2 * self.waiters.len());
         }
     }
 
     /// The gathering batch is complete, and the next begins.
     pub fn begin_batch(&mut self) {
+        self.count_arrived();
         self.absent = self.present_regular;
         self.present = 0;
         self.present_regular = 0;
@@ -82,24 +118,26 @@ impl Hold {
 
     /// A batch is written, and that took so long.
     pub fn handle_committed(&mut self, commit_micros: u64, now_micros: u64) {
+        self.handle_now(now_micros);
         self.commit_micros = (self.commit_micros * (AVERAGE_COMMITS - 1) + commit_micros) / AVERAGE_COMMITS;
+        self.until_micros_max = now_micros + JOURNAL_HOLD_MICROS_MAX;
         self.until_micros = now_micros + (self.commit_micros / 2).min(JOURNAL_HOLD_MICROS_MAX);
     }
 
     /// Whether the gathering batch is to wait still.
-    pub fn holds(&mut self, now_micros: u64) -> bool {
-        let holds = self.is_short() && now_micros < self.until_micros;
+    pub fn holds(&mut self) -> bool {
+        let holds = self.is_short() && self.now_micros < self.until_micros;
         self.holds += u64::from(holds && !self.is_holding);
         self.is_holding = holds;
         holds
     }
 
-    /// Until when it may wait, if it is to.
-    pub fn until_micros(&self) -> Option<u64> {
-        self.is_short().then_some(self.until_micros)
+    /// Until when the gathering batch is held back, if it was when that was asked last.
+    pub fn deadline_micros(&self) -> Option<u64> {
+        self.is_holding.then_some(self.until_micros)
     }
 
-    /// Whether fewer than three quarters of the active ones wait.
+    /// Whether fewer than three quarters of the active ones wait for the gathering batch.
     fn is_short(&self) -> bool {
         4 * self.present < 3 * (self.present + self.absent)
     }
@@ -111,6 +149,88 @@ impl Hold {
 
     /// How many octets of memory it holds, about.
     pub fn octets_held(&self) -> u64 {
-        (self.waiters.capacity() * size_of::<(u64, Waiter)>()) as u64
+        (self.waiters.capacity() * size_of::<(u64, Waiter)>() + self.arrived.capacity() * size_of::<(u64, u64)>())
+            as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: what is remembered of publishers is bounded by how many there are at a time. Method: ever new ones, few and many
+    /// a batch.
+    #[test]
+    fn those_who_are_gone_are_forgotten() {
+        for waiters in [10, 1000] {
+            let mut hold = Hold::default();
+            for sequence in 1..500 {
+                for waiter in 0..waiters {
+                    hold.add_waiter(sequence * waiters + waiter, sequence);
+                }
+                hold.handle_now(sequence * 100);
+                hold.begin_batch();
+                hold.handle_committed(100, sequence * 100);
+            }
+            let most = 2 * (JOURNAL_WAITERS_MIN as u64).max((FORGET_BATCHES + 1) * waiters) + 1;
+            assert!(hold.waiters.len() as u64 <= most, "{} of {waiters} a batch", hold.waiters.len());
+            assert_eq!(hold.absent, 0, "none is regular");
+        }
+    }
+
+    /// Goal: nobody is told of a deadline that has passed, or they would ask again and again. Method: one of ten has come; ask
+    /// before the deadline, at it, and whether more who come put it off.
+    #[test]
+    fn a_deadline_passes() {
+        let mut hold = Hold::default();
+        for sequence in 1..4 {
+            (0..10).for_each(|waiter| hold.add_waiter(waiter, sequence));
+            hold.handle_now(0);
+            hold.begin_batch();
+        }
+        (0..20).for_each(|_| hold.handle_committed(800, 10_000));
+        hold.add_waiter(0, 4);
+        hold.handle_now(10_000);
+        let deadline = 10_000 + hold.commit_micros / 2;
+        assert!(hold.holds() && hold.deadline_micros() == Some(deadline));
+        hold.handle_now(deadline - 1);
+        assert!(hold.holds());
+        hold.add_waiter(1, 4);
+        hold.handle_now(deadline - 1);
+        let later = deadline - 1 + FOLLOW_MICROS;
+        assert!(hold.holds() && hold.deadline_micros() == Some(later));
+        hold.handle_now(later);
+        assert!(!hold.holds() && hold.deadline_micros().is_none());
+        hold.add_waiter(2, 4);
+        hold.handle_now(10_000 + JOURNAL_HOLD_MICROS_MAX);
+        assert!(!hold.holds(), "it was held back for as long as may be");
+    }
+
+    /// Goal: the count of those who are missed fits who is there. Method: the same ones, in several batches, some twice.
+    #[test]
+    fn the_absent_are_counted() {
+        let mut hold = Hold::default();
+        for sequence in 1..5 {
+            let come = if sequence == 4 { 3 } else { 10 };
+            for waiter in (0..come).chain(0..come) {
+                hold.add_waiter(waiter, sequence);
+            }
+            hold.handle_now(sequence * 100);
+            let absent = [0, 0, 0, 0, 7][usize::try_from(sequence).expect("small")];
+            assert_eq!((hold.present, hold.absent), (come, absent), "in batch {sequence}");
+            assert_eq!(hold.is_short(), sequence == 4);
+            if sequence < 4 {
+                hold.begin_batch();
+            }
+        }
+        // Three quarters of ten are eight.
+        for waiter in 3..7 {
+            hold.add_waiter(waiter, 4);
+        }
+        hold.handle_now(400);
+        assert!(hold.is_short(), "seven wait");
+        hold.add_waiter(7, 4);
+        hold.handle_now(400);
+        assert!(!hold.is_short(), "eight wait");
     }
 }

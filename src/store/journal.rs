@@ -106,8 +106,10 @@ pub struct Journal {
     /// The last segment that can be written.
     prepared: u64,
     is_preparing: bool,
-    /// Whether a segment was refused and not asked for again.
-    is_refused: bool,
+    /// Whether the last segment that was asked for was refused ...
+    is_starved: bool,
+    /// ... and it is not to be asked for again yet.
+    is_patient: bool,
     counters: JournalCounters,
 }
 
@@ -140,7 +142,8 @@ impl Journal {
             offset: 0,
             prepared: FIRST_SEGMENT - 1,
             is_preparing: false,
-            is_refused: false,
+            is_starved: false,
+            is_patient: false,
             counters: JournalCounters::default(),
         }
     }
@@ -292,7 +295,7 @@ impl Journal {
     /// once, by which damage to the batch before it can be told from one that was cut off by the power. Segments that the
     /// disk had no room for are asked for again.
     pub fn handle_tick(&mut self) {
-        self.is_refused = false;
+        self.is_patient = false;
         if self.gathering_is_empty() && self.cut.is_empty() && self.in_flight.is_none() {
             self.spare.retain(|buffer| buffer.capacity() <= JOURNAL_COMMIT_OCTETS);
             if self.rests {
@@ -318,19 +321,21 @@ impl Journal {
     /// What the disk is to do now, if anything. To be called until there is nothing, after each turn and when
     /// [`next_deadline_micros`](Self::next_deadline_micros) has come.
     pub fn poll_request(&mut self, now_micros: u64) -> Option<DiskRequest> {
+        self.hold.handle_now(now_micros);
         self.poll_commit(now_micros).or_else(|| self.poll_prepare())
     }
 
-    /// When a batch is written that is held back: microseconds, as they are given to [`poll_request`](Self::poll_request).
+    /// When to poll again because a batch is held back until then, at the latest: microseconds, as they are given to
+    /// [`poll_request`](Self::poll_request). To be asked after that.
     pub fn next_deadline_micros(&self) -> Option<u64> {
-        (self.is_due() && self.may_hold()).then(|| self.hold.until_micros()).flatten()
+        (self.is_due() && self.may_hold()).then(|| self.hold.deadline_micros()).flatten()
     }
 
     fn poll_commit(&mut self, now_micros: u64) -> Option<DiskRequest> {
         if !self.is_due() {
             return None;
         }
-        if self.may_hold() && self.hold.holds(now_micros) {
+        if self.may_hold() && self.hold.holds() {
             return None;
         }
         let octets = batch::batch_octets(self.front_octets() - BATCH_HEAD_OCTETS) as u64;
@@ -385,7 +390,7 @@ impl Journal {
 
     /// One segment is kept ahead of the one in use.
     fn poll_prepare(&mut self) -> Option<DiskRequest> {
-        if self.is_preparing || self.is_refused || self.prepared > self.current {
+        if self.is_preparing || self.is_patient || self.prepared > self.current {
             return None;
         }
         self.is_preparing = true;
@@ -412,6 +417,7 @@ impl Journal {
         assert!(self.is_preparing, "a segment was prepared that was not asked for");
         assert_eq!(segment, self.prepared + 1, "another segment was prepared than was asked for");
         self.is_preparing = false;
+        self.is_starved = false;
         self.prepared = segment;
     }
 
@@ -419,12 +425,13 @@ impl Journal {
     pub fn handle_segment_refused(&mut self) {
         assert!(self.is_preparing, "a segment was refused that was not asked for");
         self.is_preparing = false;
-        self.is_refused = true;
+        self.is_starved = true;
+        self.is_patient = true;
     }
 
-    /// Whether the disk had no room for the next segment: nobody should put in what need not be.
+    /// Whether the disk had no room for the next segment: nobody should put in what need not be, until there is one.
     pub fn is_starved(&self) -> bool {
-        self.is_refused
+        self.is_starved
     }
 
     /// The oldest segment in use, and the one that is written.
@@ -443,7 +450,7 @@ impl Journal {
         assert_eq!(segment, self.oldest, "the oldest segment goes first");
         assert!(segment < self.current, "retired the segment that is written");
         self.oldest += 1;
-        self.is_refused = false;
+        self.is_patient = false;
         DiskRequest::RetireSegment { segment }
     }
 

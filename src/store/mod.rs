@@ -28,7 +28,11 @@ mod varint;
 #[cfg(test)]
 mod batch_test;
 #[cfg(test)]
+mod disk_test;
+#[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod hold_test;
 #[cfg(test)]
 mod journal_test;
 #[cfg(test)]

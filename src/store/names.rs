@@ -1,4 +1,4 @@
-//! What the files of a data directory are called. Text only; whether they are there is [`files`](super::files)' affair.
+//! What the files of a data directory are called. Text only; whether they are there is the affair of [`files`](super::files).
 
 use super::disk::ColdFileId;
 
@@ -38,6 +38,14 @@ impl SegmentName {
 /// A prewritten file of the pool, below the data directory.
 pub(super) fn free_path(number: u32) -> String {
     format!("{JOURNAL_DIRECTORY}/free-{number:04x}.journal")
+}
+
+/// What a segment's name ends with while it is filled with zeros.
+pub(super) const UNFINISHED: &str = "journal.new";
+
+/// Whether a file was not filled to its end when the broker stopped.
+pub(super) fn is_unfinished(name: &str) -> bool {
+    name.strip_suffix(UNFINISHED).is_some_and(|name| name.ends_with('.'))
 }
 
 /// The number of a prewritten file.

@@ -68,7 +68,8 @@ pub fn put_trailer(out: &mut AlignedBuffer, notes: &[ExtentNote]) {
 }
 
 /// Finds out what is in a file of `file_octets` that belongs to `queue`: from its trailer, else from its extents, each of
-/// which is read and proved then. `read` gives so many octets from an offset.
+/// which is read and proved then, but for those before `trusted_octets`, which the journal knows to be durable: of these only the
+/// head is read. `read` gives so many octets from an offset.
 ///
 /// # Errors
 /// Those of `read`. What is damaged is no error but not sound.
@@ -76,12 +77,24 @@ pub fn read_notes(
     read: &mut dyn FnMut(u64, usize) -> io::Result<Vec<u8>>,
     file_octets: u64,
     queue: u64,
+    trusted_octets: u64,
 ) -> io::Result<SegmentContents> {
     if let Some(notes) = read_trailer(read, file_octets, queue)? {
         return Ok(SegmentContents { notes, is_complete: true, sound_octets: file_octets });
     }
     let mut contents = SegmentContents::default();
-    while let Some(note) = read_extent(read, contents.sound_octets, file_octets, queue)? {
+    loop {
+        let offset = contents.sound_octets;
+        let trusted = if offset < trusted_octets {
+            read_head(read, offset, trusted_octets.min(file_octets), queue)?
+        } else {
+            None
+        };
+        let note = match trusted {
+            Some(note) => Some(note),
+            None => read_extent(read, offset, file_octets, queue)?,
+        };
+        let Some(note) = note else { break };
         contents.sound_octets += u64::from(note.octets);
         contents.notes.push(note);
     }
@@ -147,6 +160,23 @@ fn take_notes(trailer: &[u8], count: usize, queue: u64) -> Option<Vec<ExtentNote
 
 fn whole_octets(head: &ExtentHead) -> u64 {
     extent_octets(head.image_octets as usize, head.bodies_octets as usize) as u64
+}
+
+/// What an extent at an offset says of itself, if it ends before `end`.
+fn read_head(
+    read: &mut dyn FnMut(u64, usize) -> io::Result<Vec<u8>>,
+    offset: u64,
+    end: u64,
+    queue: u64,
+) -> io::Result<Option<ExtentNote>> {
+    if end.saturating_sub(offset) < PAGE_OCTETS as u64 {
+        return Ok(None);
+    }
+    let page = read(offset, PAGE_OCTETS)?;
+    let head = extent::take_head(&page).filter(|head| head.queue == queue);
+    let note =
+        head.and_then(|head| Some(ExtentNote { offset, octets: u32::try_from(head.whole_octets()).ok()?, head }));
+    Ok(note.filter(|note| offset + u64::from(note.octets) <= end))
 }
 
 /// The extent at an offset, if it is sound and ends in the file.

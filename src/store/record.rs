@@ -1,6 +1,6 @@
 //! The records of the journal: what happened to durable queues, as octets and back.
 //!
-//! Little-endian; `v` is a [`varint`](super::varint).
+//! Little-endian; `v` is a number in as few octets as it needs (LEB128).
 //!
 //! ```text
 //! 1 Message    flags 1, queue v, position v, exchange octets 1, key octets 1, properties octets v, body octets v,

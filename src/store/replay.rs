@@ -148,6 +148,9 @@ impl AppliedCheckpoint {
     }
 }
 
+/// Messages by queue and position.
+type LateMessages = BTreeMap<(u64, u64), (Entry, Message)>;
+
 /// What was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReplayCounters {
@@ -274,7 +277,7 @@ impl History {
         &self,
         read: ReadSegment<'_>,
         is_cold: &mut dyn FnMut(u64, u8, u64) -> bool,
-    ) -> Result<BTreeMap<(u64, u64), (Entry, Message)>, StoreError> {
+    ) -> Result<LateMessages, StoreError> {
         let mut late = BTreeMap::new();
         if self.queues.values().all(|history| history.copied.is_empty()) {
             return Ok(late);

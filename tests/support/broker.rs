@@ -115,6 +115,11 @@ impl Broker {
         after_name.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
     }
 
+    /// The process's number.
+    pub fn pid(&self) -> u32 {
+        self.process().child.id()
+    }
+
     pub fn open_files(&self) -> usize {
         let listed = std::fs::read_dir(format!("/proc/{}/fd", self.process().child.id()));
         listed.expect("the broker runs").count()

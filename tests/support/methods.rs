@@ -35,6 +35,8 @@ pub mod exchange {
     pub const DECLARE_OK: MethodId = (40, 11);
     pub const DELETE: MethodId = (40, 20);
     pub const DELETE_OK: MethodId = (40, 21);
+    pub const BIND: MethodId = (40, 30);
+    pub const BIND_OK: MethodId = (40, 31);
 }
 
 pub mod queue {
@@ -47,6 +49,8 @@ pub mod queue {
     pub const PURGE_OK: MethodId = (50, 31);
     pub const DELETE: MethodId = (50, 40);
     pub const DELETE_OK: MethodId = (50, 41);
+    pub const UNBIND: MethodId = (50, 50);
+    pub const UNBIND_OK: MethodId = (50, 51);
 }
 
 pub mod basic {
@@ -122,6 +126,11 @@ pub fn queue_bind(queue: &str, exchange: &str, routing_key: &str) -> Vec<u8> {
     method.u8(0).table(&Table::new()).0
 }
 
+pub fn queue_unbind(queue: &str, exchange: &str, routing_key: &str) -> Vec<u8> {
+    let method = Octets::method(queue::UNBIND).u16(0).short(queue).short(exchange).short(routing_key);
+    method.table(&Table::new()).0
+}
+
 pub fn queue_delete(name: &str) -> Vec<u8> {
     Octets::method(queue::DELETE).u16(0).short(name).u8(0).0
 }
@@ -135,6 +144,15 @@ pub const EXCHANGE_AUTO_DELETE: u8 = 4;
 
 pub fn exchange_declare(name: &str, kind: &str, bits: u8) -> Vec<u8> {
     Octets::method(exchange::DECLARE).u16(0).short(name).short(kind).u8(bits).table(&Table::new()).0
+}
+
+pub fn exchange_bind(destination: &str, source: &str, routing_key: &str) -> Vec<u8> {
+    let method = Octets::method(exchange::BIND).u16(0).short(destination).short(source).short(routing_key);
+    method.u8(0).table(&Table::new()).0
+}
+
+pub fn exchange_delete(name: &str) -> Vec<u8> {
+    Octets::method(exchange::DELETE).u16(0).short(name).u8(0).0
 }
 
 /// Bits of `basic.consume`.

@@ -4,6 +4,7 @@
 pub mod order;
 pub mod targets;
 
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use crate::options::RunOptions;
 use crate::output_options::{OutputOptions, write_outputs};
 use crate::result::quantile;
 use crate::result::{Origin, ResultFile, Run, SCHEMA, histogram};
-use crate::run::{Labels, RunError, measure};
+use crate::run::{Labels, Observe, Progress, RunError, measure};
 use crate::units::{duration_text, rate_text};
 use crate::view::{Plan, View};
 
@@ -122,6 +123,11 @@ impl Campaign {
 
     /// Makes one run.
     pub fn make(&mut self, job: &Job) -> Made {
+        self.make_watched(job, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// Makes one run, which `watch` may end.
+    pub fn make_watched(&mut self, job: &Job, watch: &mut Observe<'_>) -> Made {
         if interrupt::is_requested() {
             self.is_cut_short = true;
             return Made::Interrupted;
@@ -131,7 +137,11 @@ impl Campaign {
         self.begun += 1;
         let Some(view) = &mut self.view else { unreachable!("the view is closed at the end only") };
         view.begin(plan);
-        match measure(&job.options, &job.labels, &mut |interval| view.observe(interval)) {
+        let mut observe = |progress: Progress<'_>| {
+            view.observe(progress.interval);
+            watch(progress)
+        };
+        match measure(&job.options, &job.labels, &mut observe) {
             Ok(run) if is_incomplete(&run, &job.options) && job.of != 1 => {
                 self.is_cut_short = true;
                 view.finish(&format!("{title}: interrupted, not kept"));

@@ -11,7 +11,7 @@
 use super::metric::Metric;
 use crate::compare::column::{Column, Source};
 use crate::random::Random;
-use crate::result::{Counts, Interval, Run};
+use crate::result::{Counts, DiskUse, Interval, Run};
 
 /// With fewer intervals nothing can be said.
 const INTERVALS_MIN: usize = 5;
@@ -65,6 +65,7 @@ struct Unit {
     counts: Counts,
     seconds: f64,
     broker_cpu_seconds: Option<f64>,
+    broker_disk_octets: Option<u64>,
 }
 
 /// Latencies in nanoseconds and how many messages had them, rising.
@@ -85,6 +86,7 @@ struct Sums {
     counts: Counts,
     seconds: f64,
     broker_cpu_seconds: Option<f64>,
+    broker_disk_octets: Option<u64>,
 }
 
 /// What a column shows of each metric; `None` where it shows nothing of it.
@@ -170,8 +172,8 @@ impl Units {
                 let index = nanos.binary_search(&value).expect("collected above");
                 messages[index] = u32::try_from(count).unwrap_or(u32::MAX);
             }
-            let Interval { counts, seconds, broker_cpu_seconds, .. } = *interval;
-            Unit { messages, counts, seconds, broker_cpu_seconds }
+            let Interval { counts, seconds, broker_cpu_seconds, broker_disk_octets, .. } = *interval;
+            Unit { messages, counts, seconds, broker_cpu_seconds, broker_disk_octets }
         };
         let rounds: Vec<Vec<Unit>> = rounds.into_iter().map(|round| round.into_iter().map(unit).collect()).collect();
         let rounds = rounds.into_iter().filter(|round| !round.is_empty()).collect();
@@ -184,6 +186,7 @@ impl Units {
             counts: Counts::default(),
             seconds: 0.0,
             broker_cpu_seconds: Some(0.0),
+            broker_disk_octets: Some(0),
         }
     }
 
@@ -214,6 +217,7 @@ impl Sums {
         self.counts += unit.counts;
         self.seconds += unit.seconds;
         self.broker_cpu_seconds = self.broker_cpu_seconds.zip(unit.broker_cpu_seconds).map(|(sum, more)| sum + more);
+        self.broker_disk_octets = self.broker_disk_octets.zip(unit.broker_disk_octets).map(|(sum, more)| sum + more);
     }
 
     fn accumulated(mut self) -> Self {
@@ -246,6 +250,8 @@ impl Sums {
             Metric::Received => per(self.counts.received, self.seconds),
             Metric::Operations => per(self.counts.operations, self.seconds),
             Metric::PerCpuSecond => per(main, self.broker_cpu_seconds?),
+            Metric::Disk => Some(DiskUse::of(self.counts, self.broker_disk_octets?)?.octets_per_message),
+            Metric::Amplification => DiskUse::of(self.counts, self.broker_disk_octets?)?.amplification,
         }
     }
 

@@ -27,7 +27,8 @@ enum Limit {
 }
 
 const USAGE: &str = "METRIC>LIMIT or METRIC<LIMIT, where METRIC is a quantile (p99.9), max, mean, rate, published, confirmed, \
-    received, operations or per-cpu, and LIMIT is relative to the first (+5%, -5%, 1.5x) or absolute (5ms, 100k)";
+    received, operations, per-cpu, disk or amplification, and LIMIT is relative to the first (+5%, -5%, 1.5x) or absolute \
+    (5ms, 100k)";
 
 impl FromStr for Condition {
     type Err = String;
@@ -58,7 +59,11 @@ impl Limit {
             return factor.map(Self::Ratio).ok_or_else(|| format!("'{text}': {USAGE}"));
         }
         let absolute = if metric.is_latency() { parse_duration(text) } else { parse_rate(text) };
-        let wanted = if metric.is_latency() { "a duration with its unit (5ms)" } else { "a rate (100k)" };
+        let wanted = match metric {
+            Metric::Disk | Metric::Amplification => "a number (1500)",
+            _ if metric.is_latency() => "a duration with its unit (5ms)",
+            _ => "a rate (100k)",
+        };
         absolute.map(Self::Absolute).ok_or_else(|| format!("'{text}' is neither {wanted} nor relative (+5%)"))
     }
 }

@@ -1,7 +1,7 @@
 //! What is compared: quantiles of a histogram, rates, messages for each CPU second of the broker.
 
 use crate::result::quantile::{self, QUANTILES};
-use crate::units::{nanos_text, short_rate_text};
+use crate::units::{nanos_text, short_rate_text, three_digits};
 
 /// One line of a table.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +24,10 @@ pub enum Metric {
     Operations,
     /// As [`Metric::Rate`], for each second of the broker's CPU time.
     PerCpuSecond,
+    /// Octets that the broker has written to disk for each message.
+    Disk,
+    /// The same for each octet of their bodies.
+    Amplification,
 }
 
 impl Metric {
@@ -39,6 +43,8 @@ impl Metric {
             Self::Received,
             Self::Operations,
             Self::PerCpuSecond,
+            Self::Disk,
+            Self::Amplification,
         ];
         quantiles.chain(others).collect()
     }
@@ -54,6 +60,8 @@ impl Metric {
             "received" => Self::Received,
             "operations" => Self::Operations,
             "per-cpu" => Self::PerCpuSecond,
+            "disk" => Self::Disk,
+            "amplification" => Self::Amplification,
             _ => Self::Quantile(name.to_owned(), quantile::from_name(name)?),
         })
     }
@@ -70,24 +78,36 @@ impl Metric {
             Self::Received => "received",
             Self::Operations => "operations",
             Self::PerCpuSecond => "per-cpu",
+            Self::Disk => "disk",
+            Self::Amplification => "amplification",
         }
     }
 
     /// The unit to be said beside the name; empty where values carry it.
     pub fn unit(&self) -> &'static str {
         match self {
-            Self::Quantile(..) | Self::Max | Self::Mean => "",
+            Self::Quantile(..) | Self::Max | Self::Mean | Self::Amplification => "",
+            Self::Disk => " B/msg",
             _ => " /s",
         }
     }
 
-    /// Whether it is a time, in nanoseconds: less is better. Of the others more is better.
+    /// Whether less of it is better.
+    pub fn is_cost(&self) -> bool {
+        self.is_latency() || matches!(self, Self::Disk | Self::Amplification)
+    }
+
+    /// Whether it is a time, in nanoseconds.
     pub fn is_latency(&self) -> bool {
         matches!(self, Self::Quantile(..) | Self::Max | Self::Mean)
     }
 
     /// A value for people.
     pub fn text(&self, value: f64) -> String {
-        if self.is_latency() { nanos_text(value) } else { short_rate_text(value) }
+        match self {
+            _ if self.is_latency() => nanos_text(value),
+            Self::Amplification => three_digits(value),
+            _ => short_rate_text(value),
+        }
     }
 }

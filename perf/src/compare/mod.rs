@@ -3,7 +3,9 @@
 mod bootstrap;
 pub mod column;
 mod condition;
+mod durability;
 mod metric;
+mod phases;
 mod table;
 mod text;
 
@@ -14,6 +16,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value as Json, json};
 
+use crate::export::check_scenarios;
 use crate::output_options::{OutputError, PlotOptions};
 use crate::result::whole_file::write_whole;
 use crate::result::{FileError, Origin};
@@ -33,21 +36,25 @@ const EXIT_CONDITION: u8 = 1;
 #[command(after_help = "\
 Files: results of lepus-perf (.json), interval logs (.hlog) and percentile distributions (.hgrm) of any tool.
 
-Rounds of the same scenario, target and rate in a file count as one. Ratios are to the first column. Intervals in brackets hold
-the true value with 95 % confidence; they come from drawing rounds and intervals of them anew. They are too narrow where there
-are only few rounds. Rounds of several columns of one file are drawn together, since they were made side by side.
+Rounds of the same scenario, target and rate in a file count as one. Ratios are to the first column. \
+Intervals in brackets hold the true value with 95 % confidence; they come from drawing rounds and intervals of them anew. \
+They are too narrow where there are only few rounds. Rounds of several columns of one file are drawn together, since they \
+were made side by side.
 
-Exit code: 0; 1 where a condition of --fail-if holds; 2 for a wrong command line, a file that cannot be read, or a condition
-that could not be judged: because nothing is known, because a run is INVALID or has failed (unless --allow-invalid), or because
---fail-if-sure finds no interval of confidence.")]
+Exit code: 0; 1 where a condition of --fail-if holds; 2 for a wrong command line, a file that cannot be read, or a condition \
+that could not be judged: because nothing is known, because a run is INVALID or has failed (unless --allow-invalid), or \
+because --fail-if-sure finds no interval of confidence.")]
 pub struct CompareOptions {
     /// Files; the first is what the others are compared with
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// Only this scenario; may be given several times. Files that name no scenarios are compared with each
+    #[arg(long, value_name = "SCENARIO")]
+    only: Vec<String>,
     #[command(flatten)]
     plot: PlotOptions,
     /// Exit with 1 where this holds, such as 'p99>+5%' (relative to the first), 'p99.9>5ms', 'max>1.5x', 'rate<100k',
-    /// 'per-cpu<-10%'; may be given several times. Absolute limits are for every file, the first included
+    /// 'per-cpu<-10%', 'disk>+5%' (octets written for a message), 'amplification>1.5'; may be given several times. Absolute limits are for every file, the first included
     #[arg(long, value_name = "CONDITION")]
     fail_if: Vec<Condition>,
     /// Conditions hold only where the whole interval of confidence is beyond the limit; by default where the value is
@@ -127,6 +134,11 @@ pub fn compare(options: &CompareOptions) -> Result<ExitCode, CompareError> {
         origins.extend(origin.map(|origin| (path.display().to_string(), origin)));
         columns.extend(found);
     }
+    let scenarios: Vec<&str> = columns.iter().map(|column| column.scenario.as_str()).collect();
+    check_scenarios(&options.only, &scenarios).map_err(CompareError::Impossible)?;
+    columns.retain(|column| {
+        options.only.is_empty() || column.scenario.is_empty() || options.only.contains(&column.scenario)
+    });
     let metrics: Vec<Metric> = options.fail_if.iter().map(|condition| condition.metric.clone()).collect();
     let tables = table::tables_of(&columns, options.plot.histogram.as_deref(), &metrics, options.draws, options.seed)
         .map_err(CompareError::Impossible)?;
@@ -233,6 +245,7 @@ pub fn json_of(tables: &[Table], failures: &[String]) -> Json {
             "heading": table.heading, "histogram": table.histogram, "notes": table.notes,
             "metrics": table.metrics().iter().map(|metric| json!({
                 "name": metric.name(), "unit": if metric.is_latency() { "ns" } else { metric.unit().trim() },
+                "is_cost": metric.is_cost(),
             })).collect::<Vec<_>>(),
             "columns": (0..table.columns.len()).map(|index| column(table, index)).collect::<Vec<_>>(),
         })

@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use super::bootstrap::{Estimate, Seeds, estimates};
+use super::durability;
 use super::metric::Metric;
+use super::phases;
 use crate::compare::column::{Column, best_common, titles};
 use crate::result::{Run, histogram};
 
@@ -221,6 +223,7 @@ fn notes_of(columns: &[Shown]) -> Vec<String> {
     let mut notes = Vec::new();
     for Shown { title, column, estimates, .. } in columns {
         let runs = column.runs();
+        notes.extend(phases::note(title, runs));
         for run in runs {
             notes.extend(
                 round_texts(run.round, &run.warnings, runs.len()).into_iter().map(|text| format!("{title}: {text}")),
@@ -248,6 +251,7 @@ fn notes_of(columns: &[Shown]) -> Vec<String> {
             notes.push(format!("{title}: too few intervals were measured for intervals of confidence"));
         }
     }
+    notes.extend(durability::notes(&columns.iter().flat_map(|shown| shown.column.runs()).collect::<Vec<_>>()));
     notes.extend(unchecked_notes(columns));
     let has_intervals =
         |shown: &&Shown| shown.estimates.iter().flat_map(|(_, one)| one).any(|one| one.interval.is_some());
@@ -297,7 +301,11 @@ fn unchecked_notes(columns: &[Shown]) -> Vec<String> {
 impl Table {
     /// Metrics that a column knows, in order.
     pub fn metrics(&self) -> Vec<Metric> {
-        let known = |metric: &&Metric| self.columns.iter().any(|column| column.estimate(metric).is_some());
+        // Where nobody writes to disk there is nothing to say of it.
+        let says = |metric: &Metric, value: f64| value > 0.0 || !matches!(metric, Metric::Disk | Metric::Amplification);
+        let known = |metric: &&Metric| {
+            self.columns.iter().any(|column| column.estimate(metric).is_some_and(|one| says(metric, one.value)))
+        };
         let all = self.columns[0].estimates.iter().map(|(metric, _)| metric);
         // The rate has a line of its own kind already, and is asked for in conditions only.
         let mut metrics: Vec<Metric> = all.filter(known).filter(|metric| **metric != Metric::Rate).cloned().collect();

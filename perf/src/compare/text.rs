@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::metric::Metric;
 use super::table::{Table, Value};
 use crate::result::histogram;
-use crate::units::{number_in, ratio_text, short_rate_text, unit_of};
+use crate::units::{number_in, ratio_text, unit_of};
 
 const FITS: &str = "a string takes any text";
 
@@ -63,28 +63,18 @@ impl Cell {
                 Box::new(move |nanos| number_in(nanos, unit)),
             )
         } else {
-            (short_rate_text(value.value), Box::new(short_rate_text))
+            let metric = metric.clone();
+            (metric.text(value.value), Box::new(move |value| metric.text(value)))
         };
         let range = |interval: Option<(f64, f64)>, number: &dyn Fn(f64) -> String| {
             interval.map_or_else(String::new, |(from, to)| format!("[{}–{}]", number(from), number(to)))
         };
         let ratio = value.ratio.map_or_else(String::new, |ratio| format!("{}×", ratio_text(ratio)));
         // Coloured only where the difference is more than chance.
+        let (more, less) = if metric.is_cost() { (Style::Worse, Style::Better) } else { (Style::Better, Style::Worse) };
         let ratio_style = match value.ratio_interval {
-            Some((from, _)) if from > 1.0 => {
-                if metric.is_latency() {
-                    Style::Worse
-                } else {
-                    Style::Better
-                }
-            }
-            Some((_, to)) if to < 1.0 => {
-                if metric.is_latency() {
-                    Style::Better
-                } else {
-                    Style::Worse
-                }
-            }
+            Some((from, _)) if from > 1.0 => more,
+            Some((_, to)) if to < 1.0 => less,
             _ => Style::Plain,
         };
         let parts = [text, range(value.interval, &*number), ratio, range(value.ratio_interval, &ratio_text)];

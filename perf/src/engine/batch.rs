@@ -69,13 +69,17 @@ pub struct Batch {
     /// Sizes and keys of each message, where they are given.
     trace: Option<std::vec::IntoIter<TraceLine>>,
     random: Rng,
-    /// Messages in the rows up to now, for the keys' turn.
+    /// Messages in the rows up to now, and keys that come before the first one's, for the keys' turn.
     made: usize,
+    /// The first one's key.
+    first_key: usize,
     is_reused: bool,
     octets: Vec<u8>,
     slots: Vec<Slot>,
     /// The slot that comes next.
     next: usize,
+    /// Octets of each body, where all are alike.
+    body_octets: Option<u64>,
 }
 
 /// One message in the row.
@@ -83,30 +87,34 @@ pub struct Batch {
 struct Slot {
     start: usize,
     body: usize,
+    body_octets: usize,
     stamp_octets: usize,
     rest_checksum: u32,
     end: usize,
 }
 
 impl Batch {
-    /// For one channel. `reply_to` is a property of its messages; `trace` has their sizes and keys, else they are drawn.
+    /// For one channel, whose first message has the key of its number in the run. `reply_to` is a property of its messages; `trace` has their sizes and keys, else they are drawn.
     pub fn new(
         content: Arc<Content>,
-        channel: u16,
+        (number, channel): (u16, u16),
         frame_octets_max: usize,
         seed: u64,
         reply_to: Option<String>,
         trace: Option<Vec<TraceLine>>,
     ) -> Self {
+        let first_key = usize::from(number) % content.routes.len();
         let mut batch = Self {
             is_reused: content.sizes.is_fixed() && trace.is_none(),
+            body_octets: (content.sizes.is_fixed() && trace.is_none()).then(|| content.sizes.least() as u64),
             content,
             channel,
             frame_octets_max,
             reply_to,
             trace: trace.map(Vec::into_iter),
             random: Rng::with_seed(seed),
-            made: 0,
+            made: first_key,
+            first_key,
             octets: Vec::new(),
             slots: Vec::new(),
             next: 0,
@@ -122,7 +130,8 @@ impl Batch {
         self.next = 0;
         let keys = self.content.routes.len();
         loop {
-            if self.octets.len() >= self.content.write_octets && (!self.is_reused || self.made.is_multiple_of(keys)) {
+            if self.octets.len() >= self.content.write_octets && (!self.is_reused || self.made % keys == self.first_key)
+            {
                 return;
             }
             if self.is_reused && self.octets.len() > ROW_OCTETS_MAX && !self.slots.is_empty() {
@@ -168,7 +177,8 @@ impl Batch {
         put_content(&mut self.octets, self.channel, &property_octets, filler, self.frame_octets_max);
         let stamp_octets = size.min(STAMP_OCTETS);
         let rest_checksum = rest_checksum(&filler[stamp_octets..]);
-        self.slots.push(Slot { start, body, stamp_octets, rest_checksum, end: self.octets.len() });
+        let end = self.octets.len();
+        self.slots.push(Slot { start, body, body_octets: size, stamp_octets, rest_checksum, end });
         self.made += 1;
     }
 
@@ -190,6 +200,15 @@ impl Batch {
     #[inline]
     pub fn octets(&self, count: usize) -> &[u8] {
         &self.octets[self.slots[self.next].start..self.slots[self.next + count - 1].end]
+    }
+
+    /// Octets of the bodies of the next `count` messages.
+    #[inline]
+    pub fn body_octets(&self, count: usize) -> u64 {
+        match self.body_octets {
+            Some(octets) => octets * count as u64,
+            None => self.slots[self.next..self.next + count].iter().map(|slot| slot.body_octets as u64).sum(),
+        }
     }
 
     /// How many messages are whole within so many octets from the next one on.
@@ -221,10 +240,15 @@ mod tests {
     /// Goal: what is written are whole publishes with the keys in turn, right stamps and right checksums, from row to row.
     /// Method: the broker's own decoder reads some rows' worth: small bodies, short ones, split ones, of random sizes.
     fn check(line: &str, frame_octets_max: usize, sizes: std::ops::RangeInclusive<usize>) {
+        [0, 2, 1001].into_iter().for_each(|number| check_channel(line, number, frame_octets_max, &sizes));
+    }
+
+    fn check_channel(line: &str, number: u16, frame_octets_max: usize, sizes: &std::ops::RangeInclusive<usize>) {
+        let first_key = usize::from(number);
         let options = RunOptions::try_parse_from(line.split_whitespace()).expect("well-formed");
         let topology = Topology::plan(&options);
         let content = Arc::new(Content::new(&options, &topology));
-        let mut batch = Batch::new(content, 3, frame_octets_max, 1, None, None);
+        let mut batch = Batch::new(content, (number, 3), frame_octets_max, 1, None, None);
         let mut sequence = 0_u32;
         for _ in 0..3 * batch.slots.len() {
             let count = batch.room().min(5);
@@ -235,6 +259,8 @@ mod tests {
             });
             assert_eq!(batch.whole_messages(batch.octets(count).len()), count);
             assert_eq!(batch.whole_messages(batch.octets(count).len() - 1), count - 1);
+            let body_octets = batch.body_octets(count);
+            let mut found_octets = 0;
             let mut rest = batch.octets(count);
             while !rest.is_empty() {
                 let mut next = || {
@@ -244,7 +270,7 @@ mod tests {
                     frame
                 };
                 let Ok(Method::BasicPublish(publish)) = Method::decode(next().payload) else { panic!("no publish") };
-                let route = &topology.routes[sequence as usize % topology.routes.len()];
+                let route = &topology.routes[(sequence as usize + first_key) % topology.routes.len()];
                 assert_eq!(publish.routing_key, route.key.as_bytes());
                 let header = content_header(next().payload).expect("well-formed");
                 let mut body = Vec::new();
@@ -254,6 +280,7 @@ mod tests {
                     body.extend_from_slice(frame.payload);
                 }
                 assert!(sizes.contains(&body.len()), "{}", body.len());
+                found_octets += body.len() as u64;
                 let found = Stamp::read(&body, 2000).expect("stamped");
                 assert_eq!((found.stamp.producer, found.stamp.sequence), (3, sequence));
                 if body.len() >= STAMP_OCTETS {
@@ -261,6 +288,7 @@ mod tests {
                 }
                 sequence += 1;
             }
+            assert_eq!(found_octets, body_octets);
             batch.advance(count);
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::engine::Totals;
-use crate::engine::sequence::{self, Faults, Lane, Readers};
+use crate::engine::sequence::{self, Faults, Lane, NotTaken, Progression, Readers, nothing_came};
 use crate::engine::topology::Topology;
 use crate::engine::worker::Report;
 use crate::options::{RunOptions, Workload};
@@ -25,18 +25,30 @@ pub struct Evidence<'r> {
     pub is_complete: bool,
 }
 
-impl Evidence<'_> {
+/// What came of it.
+pub struct Finding {
     /// The verdict.
-    pub fn check(self) -> Check {
+    pub check: Check,
+    /// Messages that came though the broker had not taken them: no fault.
+    pub came_refused: u64,
+    /// Messages that were not taken, among which nobody can tell whether another one is lost.
+    pub undecided: u64,
+}
+
+impl Evidence<'_> {
+    /// Brings it together.
+    pub fn check(self) -> Finding {
         let Self { options, topology, counts, redelivered, reports, is_complete } = self;
         let mut published: BTreeMap<usize, u64> = BTreeMap::new();
         let mut views: BTreeMap<(usize, usize), Vec<Lane>> = BTreeMap::new();
         let (mut faults, mut reply_faults) = (Faults::default(), Faults::default());
         let (mut is_by_key, mut replies) = (false, Vec::new());
+        let (mut refusals, all_taken) = (BTreeMap::<usize, NotTaken>::new(), NotTaken::default());
         for report in reports {
             replies.extend(report.replies);
             faults.foreign += report.corrupted;
             published.extend(report.published.iter().map(|&(index, count)| (usize::from(index), count)));
+            refusals.extend(report.not_taken.into_iter().map(|(index, not_taken)| (usize::from(index), not_taken)));
             for ((queue, producer), lane) in report.lanes {
                 // Where a trace has the keys, nobody knows which queue a message comes to: all are one.
                 is_by_key |= lane.readers() == Readers::Several && topology.readers_of(queue, options.sinks()) == 1;
@@ -47,26 +59,27 @@ impl Evidence<'_> {
         if options.sinks() > 0 && options.producers > 0 && !options.workload.is_churn() {
             let queues = if is_by_key { 1 } else { topology.queues.len() };
             for (&producer, &count) in &published {
+                let not_taken = refusals.get(&producer).unwrap_or(&all_taken);
                 for queue in 0..queues {
-                    match views.remove(&(queue, producer)) {
-                        Some(lanes) => faults.add(sequence::finish(lanes, count)),
-                        None if is_by_key => faults.lost += count,
-                        None => faults.lost += topology.progression(queue).count_below(count),
-                    }
+                    let progression =
+                        if is_by_key { Progression::EACH } else { topology.progression(queue).of_producer(producer) };
+                    faults.add(match views.remove(&(queue, producer)) {
+                        Some(lanes) => sequence::finish(lanes, count, not_taken),
+                        None => nothing_came(progression, count, not_taken),
+                    });
                 }
             }
         }
         // Of a producer whose connection has failed nobody knows how much it has sent.
         views.values().flatten().for_each(|lane| faults.add(lane.faults()));
         for (producer, lane) in replies {
+            let not_taken = refusals.get(&producer).unwrap_or(&all_taken);
             match published.get(&producer) {
-                Some(&count) => reply_faults.add(sequence::finish(vec![lane], count)),
+                Some(&count) => reply_faults.add(sequence::finish(vec![lane], count, not_taken)),
                 None => reply_faults.add(lane.faults()),
             }
         }
-        // What no queue has got is not lost, but refused or returned.
-        let mut lost = faults.lost.saturating_sub((counts.refused + counts.returned) * topology.copies);
-        lost += counts.requeued.saturating_sub(redelivered);
+        let mut lost = faults.lost + counts.requeued.saturating_sub(redelivered);
         let mut duplicated = faults.duplicated + reply_faults.duplicated;
         if options.producers > 0 {
             // What comes again and was not given back is doubled, whatever the broker calls it.
@@ -78,13 +91,14 @@ impl Evidence<'_> {
         }
         // Replies of several servers pass each other.
         let reply_reordered = if options.sinks() == 1 { reply_faults.reordered } else { 0 };
-        Check {
+        let check = Check {
             totals: counts,
             lost: if is_complete { lost } else { 0 },
             duplicated,
             reordered: faults.reordered + reply_reordered,
             corrupted: faults.foreign,
-        }
+        };
+        Finding { check, came_refused: faults.came_refused, undecided: faults.undecided }
     }
 }
 

@@ -48,6 +48,14 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// The part of the measured time that is over at a time, from 0 to 1; 1 where it has no planned end.
+    pub fn measured_part(&self, at: u64) -> f64 {
+        if self.end == u64::MAX || self.end <= self.measure_from {
+            return 1.0;
+        }
+        (at.saturating_sub(self.measure_from) as f64 / (self.end - self.measure_from) as f64).min(1.0)
+    }
+
     /// Until when messages are sent that were due before the end: 10 s after it, or as long as the run was. What is not sent
     /// then is given up, and counted.
     pub fn catch_up_until(&self) -> u64 {

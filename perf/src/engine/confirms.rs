@@ -1,6 +1,7 @@
 //! Which messages wait for their confirm, since when, and how many more may.
 
 use crate::engine::recorder::Recorder;
+use crate::engine::sequence::NotTaken;
 
 /// Publisher confirms of one channel. Delivery tags begin at 1.
 pub struct ConfirmWindow {
@@ -15,6 +16,11 @@ pub struct ConfirmWindow {
     outstanding: u64,
 }
 
+/// The number of the message that has this delivery tag: the channel's first one has number 0 and tag 1.
+fn number_of(tag: u64) -> u64 {
+    tag - 1
+}
+
 /// What the broker said of some messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -22,6 +28,17 @@ pub enum Verdict {
     Ack,
     /// It did not take them.
     Nack,
+}
+
+/// `basic.ack` or `basic.nack` to a publisher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Delivery tag.
+    pub tag: u64,
+    /// All before it, too.
+    pub multiple: bool,
+    /// Which of the two it is.
+    pub verdict: Verdict,
 }
 
 impl ConfirmWindow {
@@ -88,9 +105,10 @@ impl ConfirmWindow {
         self.outstanding -= count;
     }
 
-    /// `basic.ack` or `basic.nack` has come; counts are recorded, and latencies of what was taken. Tags that wait for nothing are
-    /// ignored.
-    pub fn settle(&mut self, tag: u64, multiple: bool, verdict: Verdict, now: u64, recorder: &mut Recorder) {
+    /// `basic.ack` or `basic.nack` has come; counts are recorded, and latencies of what was taken; `not_taken` gets the numbers
+    /// of what was not. Tags that wait for nothing are ignored.
+    pub fn settle(&mut self, settled: Settled, now: u64, not_taken: &mut NotTaken, recorder: &mut Recorder) {
+        let Settled { tag, multiple, verdict } = settled;
         if tag > self.published || tag <= self.settled_up_to {
             return;
         }
@@ -108,7 +126,10 @@ impl ConfirmWindow {
                     let response = intended.map(|&intended| now.saturating_sub(intended));
                     recorder.confirm(response, now.saturating_sub(sent));
                 }
-                Verdict::Nack => recorder.counts.refused += 1,
+                Verdict::Nack => {
+                    recorder.counts.refused += 1;
+                    not_taken.insert(number_of(tag)..number_of(tag) + 1);
+                }
             }
         }
         while self.settled_up_to < self.published {
@@ -130,20 +151,34 @@ impl ConfirmWindow {
 mod tests {
     use super::*;
 
-    /// Goal: single and multiple confirms, in order and out of order, settle each message once, with its own latency.
+    fn settle(
+        window: &mut ConfirmWindow,
+        settled: (u64, bool, Verdict),
+        now: u64,
+        recorder: &mut Recorder,
+    ) -> NotTaken {
+        let (tag, multiple, verdict) = settled;
+        let mut not_taken = NotTaken::default();
+        window.settle(Settled { tag, multiple, verdict }, now, &mut not_taken, recorder);
+        not_taken
+    }
+
+    /// Goal: single and multiple confirms, in order and out of order, settle each message once, with its own latency, and those
+    /// that are refused are known by their numbers.
     #[test]
     fn confirms_settle_once() {
         let mut window = ConfirmWindow::new(4, true);
         let mut recorder = Recorder::default();
         window.publish(4, 100, &[10, 20, 30, 40]);
         assert_eq!((window.room(), window.outstanding()), (0, 4));
-        window.settle(3, false, Verdict::Ack, 150, &mut recorder);
-        window.settle(3, false, Verdict::Ack, 151, &mut recorder);
+        settle(&mut window, (3, false, Verdict::Ack), 150, &mut recorder);
+        settle(&mut window, (3, false, Verdict::Ack), 151, &mut recorder);
         assert_eq!((window.room(), recorder.counts.confirmed), (1, 1));
-        window.settle(2, true, Verdict::Ack, 160, &mut recorder);
+        settle(&mut window, (2, true, Verdict::Ack), 160, &mut recorder);
         assert_eq!((window.room(), recorder.counts.confirmed, window.settled_up_to), (3, 3, 3));
-        window.settle(9, true, Verdict::Ack, 160, &mut recorder);
-        window.settle(4, true, Verdict::Nack, 170, &mut recorder);
+        settle(&mut window, (9, true, Verdict::Ack), 160, &mut recorder);
+        let refused = settle(&mut window, (4, true, Verdict::Nack), 170, &mut recorder);
+        assert_eq!(refused.numbers().flatten().collect::<Vec<_>>(), [3]);
         assert_eq!((window.room(), window.outstanding()), (4, 0));
         let recordings = recorder.take();
         assert_eq!((recordings.counts.confirmed, recordings.counts.refused), (3, 1));
@@ -163,10 +198,10 @@ mod tests {
         while window.room() > 0 {
             window.publish(1, 1, &[]);
             let tag = window.published;
-            window.settle(tag, false, Verdict::Ack, 2, &mut recorder);
+            settle(&mut window, (tag, false, Verdict::Ack), 2, &mut recorder);
         }
         assert_eq!((window.published, window.outstanding()), (16, 1));
-        window.settle(1, false, Verdict::Ack, 2, &mut recorder);
+        settle(&mut window, (1, false, Verdict::Ack), 2, &mut recorder);
         assert_eq!((window.room(), window.settled_up_to), (4, 16));
     }
 

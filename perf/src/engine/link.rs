@@ -19,7 +19,7 @@ use lepus::protocol::properties::content_header;
 use crate::engine::Context;
 use crate::engine::client::{Client, ClientError, check_close, close_method};
 use crate::engine::clock::Schedule;
-use crate::engine::confirms::Verdict;
+use crate::engine::confirms::{Settled, Verdict};
 use crate::engine::delivery::{peek_deliver, peek_delivery};
 use crate::engine::recorder::Recorder;
 use crate::engine::sink::{Mode, Sink};
@@ -266,21 +266,20 @@ impl Link {
                 FrameKind::Method => self.handle_method(index, frame.payload, now, &mut recorder)?,
                 FrameKind::Header => {
                     let header = content_header(frame.payload).map_err(|fault| ClientError::Malformed(fault.into()))?;
-                    if let Some(source) = self.sources.get_mut(index).filter(|source| source.returning.is_some()) {
-                        source.returning = Some(header.body_size).filter(|&octets| octets > 0);
-                    } else if let Some(sink) = self.sinks.get_mut(index)
+                    let is_returned =
+                        self.sources.get_mut(index).is_some_and(|source| source.handle_header(header.body_size));
+                    if !is_returned
+                        && let Some(sink) = self.sinks.get_mut(index)
                         && sink.handle_header(&header)?
                     {
                         sink.finish_message(now, &mut recorder, &mut self.output, self.frame_octets_max);
                     }
                 }
                 FrameKind::Body => {
-                    if let Some(source) = self.sources.get_mut(index)
-                        && let Some(left) = source.returning
-                    {
-                        let left = left.saturating_sub(frame.payload.len() as u64);
-                        source.returning = (left > 0).then_some(left);
-                    } else if let Some(sink) = self.sinks.get_mut(index)
+                    let is_returned =
+                        self.sources.get_mut(index).is_some_and(|source| source.handle_body(frame.payload, now));
+                    if !is_returned
+                        && let Some(sink) = self.sinks.get_mut(index)
                         && sink.handle_body(frame.payload, now, &mut recorder)
                     {
                         sink.finish_message(now, &mut recorder, &mut self.output, self.frame_octets_max);
@@ -316,17 +315,17 @@ impl Link {
         }
         let method = Method::decode(payload)?;
         let source = self.sources.get_mut(index);
-        let settled = match &method {
-            Method::BasicAck(basic::Ack { delivery_tag, multiple }) => Some((*delivery_tag, *multiple, Verdict::Ack)),
-            Method::BasicNack(basic::Nack { delivery_tag, multiple, .. }) => {
-                Some((*delivery_tag, *multiple, Verdict::Nack))
+        let settled = match method {
+            Method::BasicAck(basic::Ack { delivery_tag: tag, multiple }) => {
+                Some(Settled { tag, multiple, verdict: Verdict::Ack })
+            }
+            Method::BasicNack(basic::Nack { delivery_tag: tag, multiple, .. }) => {
+                Some(Settled { tag, multiple, verdict: Verdict::Nack })
             }
             _ => None,
         };
-        if let (Some((tag, multiple, verdict)), Some(source)) = (settled, source) {
-            if let Some(window) = &mut source.window {
-                window.settle(tag, multiple, verdict, now, recorder);
-            }
+        if let (Some(settled), Some(source)) = (settled, source) {
+            source.settle(settled, now, recorder);
             return Ok(());
         }
         self.handle_rare_method(index, &method, now, recorder)
@@ -343,7 +342,7 @@ impl Link {
         match (method, source, sink) {
             (Method::BasicReturn(_), Some(source), _) => {
                 recorder.counts.returned += 1;
-                source.returning = Some(0);
+                source.handle_return();
             }
             (Method::TxCommitOk(_), Some(source), _) => {
                 if let Some(since) = source.committing_since.take() {

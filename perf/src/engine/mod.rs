@@ -8,6 +8,7 @@ pub mod clock;
 pub mod confirms;
 mod delivery;
 pub mod link;
+pub mod numbers;
 mod receiving;
 pub mod recorder;
 pub mod sequence;

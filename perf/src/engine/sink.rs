@@ -112,10 +112,10 @@ impl Sink {
         };
         let has_keys = topology.copies == 1 && shared.trace.iter().flatten().any(|line| line.routing_key.is_some());
         let readers = |&queue: &usize| match topology.readers_of(queue, options.sinks()) {
-            _ if is_reply => (Progression { first: 0, stride: 1 }, Readers::One),
-            _ if options.producers == 0 => (Progression { first: 0, stride: 1 }, Readers::Unknown),
+            _ if is_reply => (Progression::EACH, Readers::One),
+            _ if options.producers == 0 => (Progression::EACH, Readers::Unknown),
             // Which queue a key leads to is the user's affair.
-            _ if has_keys => (Progression { first: 0, stride: 1 }, Readers::Several),
+            _ if has_keys => (Progression::EACH, Readers::Several),
             1 => (topology.progression(queue), Readers::One),
             _ => (topology.progression(queue), Readers::Several),
         };
@@ -262,7 +262,8 @@ impl Sink {
         let (progression, readers) = self.readers[self.queue];
         if producer < self.producers {
             let lane = &mut self.lanes[self.queue * self.producers + producer];
-            lane.get_or_insert_with(|| Box::new(Lane::new(progression, readers))).receive(stamp.sequence);
+            let new = || Box::new(Lane::new(progression.of_producer(usize::from(stamp.producer)), readers));
+            lane.get_or_insert_with(new).receive(stamp.sequence);
         } else if self.is_earlier {
             let lane = self.earlier_lanes.entry((self.queue, producer));
             lane.or_insert_with(|| Lane::new(progression, readers)).receive(stamp.sequence);

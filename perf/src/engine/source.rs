@@ -8,8 +8,9 @@ use crate::engine::Shared;
 use crate::engine::batch::Batch;
 use crate::engine::check::under_way;
 use crate::engine::clock::Schedule;
-use crate::engine::confirms::ConfirmWindow;
+use crate::engine::confirms::{ConfirmWindow, Settled};
 use crate::engine::recorder::Recorder;
+use crate::engine::sequence::NotTaken;
 use crate::engine::stamp::Stamp;
 use crate::options::Workload;
 use crate::options::arrivals::Arrivals;
@@ -58,12 +59,14 @@ pub struct Source {
     pub window: Option<ConfirmWindow>,
     /// Messages written whole.
     pub published: u64,
+    /// Messages that were refused or returned.
+    pub not_taken: NotTaken,
     /// Messages that should have been sent and were not.
     pub unsent: u64,
     /// Requests without a reply.
     pub requests: u64,
-    /// Octets of a returned message that are still to come.
-    pub returning: Option<u64>,
+    /// Octets of a returned message that are still to come, and whether none has come.
+    returning: Option<(u64, bool)>,
     /// The transaction is being committed, since then.
     pub committing_since: Option<u64>,
     requests_max: u64,
@@ -105,9 +108,10 @@ impl Source {
         Self {
             channel,
             index,
-            batch: Batch::new(Arc::clone(&shared.content), channel, frame_octets_max, seed, reply_to, trace),
+            batch: Batch::new(Arc::clone(&shared.content), (index, channel), frame_octets_max, seed, reply_to, trace),
             window: options.confirm.map(|window| ConfirmWindow::new(window, options.is_open_loop())),
             published: 0,
+            not_taken: NotTaken::default(),
             unsent: 0,
             requests: 0,
             returning: None,
@@ -247,6 +251,7 @@ impl Source {
                 window.take_back((stamped - whole) as u64);
             }
         }
+        recorder.counts.published_octets += self.batch.body_octets(whole);
         self.batch.advance(whole);
         self.published += whole as u64;
         self.in_transaction += whole as u64;
@@ -263,6 +268,41 @@ impl Source {
             self.in_transaction = 0;
             self.committing_since = Some(now);
         }
+    }
+
+    /// Confirms have come.
+    #[inline]
+    pub fn settle(&mut self, settled: Settled, now: u64, recorder: &mut Recorder) {
+        if let Some(window) = &mut self.window {
+            window.settle(settled, now, &mut self.not_taken, recorder);
+        }
+    }
+
+    /// `basic.return`: header and body of the message are to follow.
+    pub fn handle_return(&mut self) {
+        self.returning = Some((0, true));
+    }
+
+    /// A content header. Whether it was that of a returned message.
+    pub fn handle_header(&mut self, body_octets: u64) -> bool {
+        let is_returning = self.returning.is_some();
+        if is_returning {
+            self.returning = Some((body_octets, true)).filter(|_| body_octets > 0);
+        }
+        is_returning
+    }
+
+    /// Some of a body. Whether it was that of a returned message; its number stands at the front.
+    pub fn handle_body(&mut self, part: &[u8], now: u64) -> bool {
+        let Some((left, is_first)) = self.returning else { return false };
+        if is_first && let Some(read) = Stamp::read(part, now) {
+            let ahead = read.stamp.sequence.wrapping_sub(low_half(self.published)).cast_signed();
+            let number = self.published.wrapping_add_signed(i64::from(ahead));
+            self.not_taken.insert(number..number.saturating_add(1));
+        }
+        let left = left.saturating_sub(part.len() as u64);
+        self.returning = (left > 0).then_some((left, false));
+        true
     }
 
     /// What has to be answered before the channel has finished: confirms, a commit.

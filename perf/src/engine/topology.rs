@@ -25,7 +25,7 @@ pub struct Route {
 pub struct Topology {
     /// All queues.
     pub queues: Vec<String>,
-    /// A producer's n-th message has the n-th of these, and so on in turn.
+    /// The first producer's n-th message has the n-th of these, and so on in turn; each further one begins with the next.
     pub routes: Vec<Route>,
     /// Binding keys and arguments with the index of their queue.
     bindings: Vec<(String, FieldTable, usize)>,
@@ -82,10 +82,10 @@ impl Topology {
         Self { queues, routes, bindings, copies }
     }
 
-    /// The sequence numbers of any producer that come to a queue.
+    /// The sequence numbers of the first producer that come to a queue; [`Progression::of_producer`] has the others'.
     pub fn progression(&self, queue: usize) -> Progression {
         if self.copies > 1 || self.routes.len() == 1 {
-            return Progression { first: 0, stride: 1 };
+            return Progression::EACH;
         }
         assert!(self.routes.len().is_multiple_of(self.queues.len()), "the keys go round unevenly");
         Progression { first: queue as u64, stride: self.queues.len() as u64 }
@@ -264,18 +264,20 @@ mod tests {
             let topology = plan(line);
             for number in 0..100_u64 {
                 let key = usize::try_from(number).expect("small") % topology.routes.len();
-                let queue = topology.bindings[key].2;
-                for index in 0..topology.queues.len() {
-                    let progression = topology.progression(index);
-                    let comes = progression.count_below(number + 1) > progression.count_below(number);
-                    assert_eq!(comes, index == queue, "{line}: message {number}, queue {index}");
+                for (producer, index) in
+                    (0..20).flat_map(|one| (0..topology.queues.len()).map(move |queue| (one, queue)))
+                {
+                    let queue = topology.bindings[(key + producer) % topology.routes.len()].2;
+                    let progression = topology.progression(index).of_producer(producer);
+                    let comes = progression.count_in(number..number + 1) > 0;
+                    assert_eq!(comes, index == queue, "{line}: producer {producer}, message {number}, queue {index}");
                 }
             }
         }
         for line in ["--queues 5 -e x -t fanout", "--queues 5 -e x -k all", "--queues 5 -e x -t topic -k a.b"] {
             let topology = plan(line);
             assert_eq!((topology.copies, topology.bindings.len(), topology.routes.len()), (5, 5, 1), "{line}");
-            assert_eq!(topology.progression(4), Progression { first: 0, stride: 1 });
+            assert_eq!(topology.progression(4), Progression::EACH);
         }
         let keys: Vec<String> = plan("--queues 2 -u q").routes.into_iter().map(|route| route.key).collect();
         assert_eq!(keys, ["q-0", "q-1"]);

@@ -1,5 +1,6 @@
 //! What of a run nobody has looked at: a check that says nothing of it must not be read as praise.
 
+use crate::engine::check::Finding;
 use crate::engine::stamp::STAMP_OCTETS;
 use crate::options::RunOptions;
 
@@ -26,6 +27,17 @@ pub fn reasons(options: &RunOptions, is_complete: bool) -> Vec<String> {
     .into_iter()
     .filter_map(|(is_so, sentence)| is_so.then_some(sentence))
     .collect()
+}
+
+/// What refused messages leave open.
+pub fn refused(finding: &Finding) -> Option<String> {
+    let undecided = finding.undecided;
+    (undecided > 0).then(|| {
+        format!(
+            "whether messages were lost besides the {undecided} refused or returned ones: of a queue with several consumers, \
+             and of very many of them, it is not known which of these came all the same"
+        )
+    })
 }
 
 #[cfg(test)]

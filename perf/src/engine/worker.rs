@@ -16,7 +16,7 @@ use crate::engine::client::{CHANNEL, Client, ClientError, Endpoint};
 use crate::engine::clock::nanos;
 use crate::engine::link::Link;
 use crate::engine::recorder::Recordings;
-use crate::engine::sequence::Lane;
+use crate::engine::sequence::{Lane, NotTaken};
 use crate::engine::sink::{Mode, Sink};
 use crate::engine::source::Source;
 use crate::engine::topology::NO_ARGUMENTS;
@@ -68,6 +68,8 @@ pub struct Report {
     pub corrupted: u64,
     /// What each channel has published.
     pub published: Vec<(u16, u64)>,
+    /// What the broker has refused or returned of each channel's messages.
+    pub not_taken: Vec<(u16, NotTaken)>,
     /// Messages that should have been sent and were not.
     pub unsent: u64,
     /// Messages, or commits, that the broker has not answered.
@@ -160,6 +162,7 @@ async fn run_link(context: &Context, (name, endpoint, link): NamedLink, report: 
                 report.published.push((source.index, source.published));
                 report.unsent += source.unsent;
                 report.unanswered += source.unanswered();
+                report.not_taken.push((source.index, source.not_taken));
             }
             for sink in sinks {
                 report.corrupted += sink.corrupted;

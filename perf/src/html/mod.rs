@@ -93,7 +93,8 @@ fn run_data(run: &Run, names: &[String]) -> Json {
     json!({
         "round": run.round, "target": run.target, "scenario": run.scenario, "workload": run.workload, "rate": run.rate,
         "seed": run.seed, "started": run.started_unix_millis, "client_cores": run.client_cores, "check": run.check,
-        "broker": run.broker, "client_cpu_seconds": run.client_cpu_seconds, "invalid": run.invalid,
+        "broker": run.broker, "client_cpu_seconds": run.client_cpu_seconds,
+        "client_busy_part": run.client_busy_part, "invalid": run.invalid,
         "warnings": run.warnings, "failures": run.failures, "unchecked": run.unchecked, "has_faults": run.has_faults(),
         "start": series(&|moment| json!(rounded(moment.start_seconds, 1e3))),
         "seconds": series(&|moment| json!(rounded(moment.seconds, 1e3))),
@@ -103,6 +104,7 @@ fn run_data(run: &Run, names: &[String]) -> Json {
         "backlog": series(&|moment| json!(moment.backlog)),
         "cpu": series(&|moment| json!(moment.broker_cpu_seconds.filter(|_| moment.seconds > 0.0).map(|used| rounded(used / moment.seconds, 1e4)))),
         "resident": series(&|moment| json!(moment.broker_resident_octets)),
+        "disk": series(&|moment| json!(moment.broker_disk_octets.filter(|_| moment.seconds > 0.0).map(|octets| rounded(octets as f64 / moment.seconds, 1.0)))),
         "latencies": latencies,
     })
 }
@@ -125,6 +127,9 @@ fn sum(intervals: &[Interval]) -> Interval {
         all.backlog = all.backlog.max(interval.backlog);
         all.broker_cpu_seconds = all.broker_cpu_seconds.zip(interval.broker_cpu_seconds).map(|(sum, more)| sum + more);
         all.broker_resident_octets = all.broker_resident_octets.max(interval.broker_resident_octets);
+        let sum = |own: Option<u64>, more: Option<u64>| own.zip(more).map(|(own, more)| own + more);
+        all.broker_disk_octets = sum(all.broker_disk_octets, interval.broker_disk_octets);
+        all.broker_write_calls = sum(all.broker_write_calls, interval.broker_write_calls);
         for (name, recorded) in &interval.histograms {
             all.histograms.entry(name.clone()).or_default().add(recorded);
         }

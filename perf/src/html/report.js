@@ -93,6 +93,7 @@ function drawSeries() {
     [`p50 of ${name || "latency"}`, latency("p50"), timeText, true], [`p99 of ${name || "latency"}`, latency("p99"), timeText, true],
     [`Longest ${name || "latency"}`, latency("max"), timeText, true], ["Backlog, messages", (run) => run.backlog, countText],
     ["Broker CPU, cores", (run) => run.cpu, cores], ["Broker memory, resident", (run) => run.resident, octetsText, false, 1048576],
+    ["Broker writes to disk, a second", (run) => run.disk, octetsText, false, 1048576],
   ];
   const end = Math.max(1, ...runs.map(({ run }) => Math.max(0, ...run.start.map((start, index) => start + run.seconds[index]))));
   const shade = Math.min(...runs.map(({ run }) => run.warm_up), end);
@@ -103,7 +104,7 @@ function drawSeries() {
       const points = run.start.map((start, index) => [start + run.seconds[index] / 2, values[index]]);
       return [{ title: titleOf(column), colour: colourOf(column.index), dash: dashOf(column.index), points }];
     });
-    if (series.length === 0 || (title.startsWith("Backlog") && series.every((one) => one.points.every((point) => !point[1])))) return [];
+    if (series.length === 0 || (/^Backlog|to disk/.test(title) && series.every((one) => one.points.every((point) => !point[1])))) return [];
     const holder = element("div", { class: "chart" });
     const isLogarithmic = Boolean(isTime) && part("logarithmic").checked;
     return [{ box: element("div", {}, element("h4", {}, title), holder), draw: () => lineChart(holder, {
@@ -176,7 +177,7 @@ function cells(metric, value, index) {
   if (index === 0) return own;
   const [from, to] = value.ratio_interval ?? [1, 1];
   const isMore = from > 1;
-  const style = isMore || to < 1 ? (isMore === isTime ? "worse" : "better") : "";
+  const style = isMore || to < 1 ? (isMore === metric.is_cost ? "worse" : "better") : "";
   return [...own, element("td", { class: style }, value.ratio === null ? "" : `${ratioText(value.ratio)}×`),
     element("td", { class: "range" }, range(value.ratio_interval, ratioText))];
 }
@@ -220,14 +221,15 @@ function drawDetails() {
   const details = columns.filter((column) => column.runs.length > 0).flatMap((column) => {
     const [run] = column.runs;
     const { target, broker } = run;
-    const use = broker ? `${digits(broker.cpu_seconds)} CPU seconds, ${octetsText(broker.resident_octets_before)} resident before, ${octetsText(broker.resident_octets_max)} at most (process ${broker.pid})` : null;
-    const totals = Object.entries(run.check.totals).filter(([, count]) => count > 0).map(([what, count]) => `${count} ${what}`);
+    const use = broker ? `${digits(broker.cpu_seconds)} CPU seconds, ${octetsText(broker.resident_octets_before)} resident before, ${octetsText(broker.resident_octets_max)} at most, ${broker.disk_octets === null ? "writes to disk not available" : `${octetsText(broker.disk_octets)} written to disk in ${countText(broker.write_calls)} calls`} (process ${broker.pid})` : null;
+    const totals = Object.entries(run.check.totals).filter(([what, count]) => count > 0 && what !== "published_octets").map(([what, count]) => `${count} ${what}`);
+    const busy = run.client_busy_part === null ? "" : `, its busiest thread at work for ${(100 * run.client_busy_part).toFixed(0)} %`;
     return [element("h3", {}, titleOf(column)), facts([
       ["Broker", [target.product, target.version, target.platform].filter((text) => text).join(" ")], ["Address", target.uri], ["Its cores", listText(target.cores)],
       ["Scenario", column.scenario], ["Wanted rate", column.rate === null ? null : `${countText(column.rate)} messages a second`],
       ["Workload", Object.keys(run.workload).length > 0 ? element("code", {}, Object.entries(run.workload).map(([key, value]) => `${key}=${value}`).join(" ")) : null],
       ["Rounds", String(column.runs.length)], ["Started", dateText(run.started)], ["Seed", String(run.seed)],
-      ["Broker used", use], ["Load generator", run.client_cpu_seconds > 0 ? `${digits(run.client_cpu_seconds)} CPU seconds${run.client_cores.length > 0 ? ` on cores ${run.client_cores.join(", ")}` : ""}` : null],
+      ["Broker used", use], ["Load generator", run.client_cpu_seconds > 0 ? `${digits(run.client_cpu_seconds)} CPU seconds${run.client_cores.length > 0 ? ` on cores ${run.client_cores.join(", ")}` : ""}${busy}` : null],
       ["Messages", totals.length > 0 ? `${totals.join(", ")}${run.has_faults ? "" : "; none lost, duplicated, reordered or corrupted"}` : null],
     ])];
   });

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::machine::cores_of_status;
+use crate::machine::process::cpu_ticks;
 
 /// The process that listens at this address, where it is one of this machine and visible to us.
 pub fn listener(address: SocketAddr) -> Option<u32> {
@@ -56,19 +57,51 @@ fn hexadecimal(ip: IpAddr) -> String {
     octets.chunks(4).map(word).collect()
 }
 
-/// Cores that a process may run on: those of all of its threads. Empty where that is not known.
+/// Cores that a process works on: those of its threads that are kept to some of its cores, where it has such, and these have had
+/// at least as much CPU time as the others; else those of all threads. (A thread that waits for signals may run anywhere, and takes
+/// nobody's core away.) Empty where that is not known.
 pub fn cores(pid: u32) -> Vec<usize> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let status = |entry: fs::DirEntry| fs::read_to_string(entry.path().join("status")).ok();
-    let mut cores: Vec<usize> = threads.flatten().filter_map(status).flat_map(|text| cores_of_status(&text)).collect();
-    cores.sort_unstable();
-    cores.dedup();
-    cores
+    let thread = |entry: fs::DirEntry| {
+        let read = |name: &str| fs::read_to_string(entry.path().join(name)).ok();
+        Some((cores_of_status(&read("status")?), cpu_ticks(&read("stat")?)?))
+    };
+    working_cores(threads.flatten().filter_map(thread).collect())
+}
+
+/// Of threads with their cores and CPU times.
+fn working_cores(threads: Vec<(Vec<usize>, u64)>) -> Vec<usize> {
+    let union = |threads: &[(Vec<usize>, u64)]| {
+        let mut cores: Vec<usize> = threads.iter().flat_map(|(cores, _)| cores.iter().copied()).collect();
+        cores.sort_unstable();
+        cores.dedup();
+        cores
+    };
+    let all = union(&threads);
+    let (kept, free): (Vec<_>, Vec<_>) = threads.into_iter().partition(|(cores, _)| cores.len() < all.len());
+    let ticks = |threads: &[(Vec<usize>, u64)]| threads.iter().map(|(_, ticks)| ticks).sum::<u64>();
+    if kept.is_empty() || ticks(&free) > ticks(&kept) { all } else { union(&kept) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: a broker that pins the threads that work is where these are, though others of it may run anywhere.
+    #[test]
+    fn where_a_process_works() {
+        let check = |threads: &[(&[usize], u64)], expected: &[usize]| {
+            let threads = threads.iter().map(|(cores, ticks)| (cores.to_vec(), *ticks)).collect();
+            assert_eq!(working_cores(threads), expected);
+        };
+        check(&[(&[0, 1], 0), (&[0], 0), (&[0, 1], 0)], &[0]);
+        check(&[(&[0, 1, 2], 3), (&[0], 90), (&[1], 80)], &[0, 1]);
+        check(&[(&[0, 1, 2], 300), (&[0], 90), (&[1], 80)], &[0, 1, 2]);
+        check(&[(&[0], 5), (&[0], 7)], &[0]);
+        check(&[(&[0, 1], 5), (&[0, 1], 7)], &[0, 1]);
+        check(&[(&[0], 5), (&[1], 7)], &[0, 1]);
+        check(&[], &[]);
+    }
 
     /// Goal: a listener of this very process is found; nobody is, where nobody listens.
     #[test]

@@ -1,6 +1,7 @@
 //! The machine a run was made on, and the cores its threads are on.
 
 pub mod broker_process;
+pub mod page_cache;
 pub mod process;
 
 use std::fs;

@@ -34,6 +34,7 @@ pub fn idle(options: &RunOptions) -> Vec<(&'static str, &'static str)> {
         ("requeue", options.nack_share <= 0.0, "nothing is refused without --nack-share"),
         ("multi-ack-every", options.auto_ack, "nothing is acknowledged under --auto-ack"),
         ("polling-interval", workload != Workload::Get, "it belongs to -w get"),
+        ("cold", workload != Workload::Backlog, "it belongs to -w backlog"),
         ("reply-queue", workload != Workload::Rpc, "it belongs to -w rpc"),
     ];
     let churn = OF_MESSAGES.map(|name| (name, workload.is_churn(), "these operations send no messages"));
@@ -56,6 +57,7 @@ mod tests {
             ("--requeue", "without --nack-share", "--requeue --nack-share 0.1"),
             ("-A 5 -a", "under --auto-ack", "-A 5"),
             ("--polling-interval 5", "-w get", "--polling-interval 5 -w get"),
+            ("--cold", "-w backlog", "--cold -w backlog --count 5"),
             ("--reply-queue", "-w rpc", "--reply-queue -w rpc"),
             ("-w queue-churn -c 5", "--confirm would do nothing: these operations", "-w queue-churn -x 5"),
             ("-w channel-churn --in-flight 5", "--in-flight", "-w channel-churn --count 5"),

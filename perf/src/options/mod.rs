@@ -284,6 +284,10 @@ pub struct RunArguments {
     /// Seconds before that, which do not count [default: 2, or 0 with --count or --trace]
     #[arg(long, value_name = "SECONDS")]
     pub warmup: Option<u64>,
+    /// Under backlog: before it is consumed, write back and drop this machine's page cache (as root), so that a broker that keeps
+    /// messages on disk has to read them from there
+    #[arg(long)]
+    pub cold: bool,
     /// End after so many messages, or operations, of all producers together; without producers: of all consumers
     #[arg(long, value_name = "MESSAGES")]
     pub count: Option<u64>,

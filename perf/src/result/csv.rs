@@ -8,11 +8,22 @@ use super::{Check, Counts, Interval, Recorded, ResultFile, Run, histogram};
 
 const CONTEXT: [&str; 10] =
     ["kind", "scenario", "target", "product", "version", "rate", "round", "start_seconds", "seconds", "is_warm_up"];
-const COUNTS: [&str; 9] =
-    ["published", "confirmed", "refused", "returned", "received", "acknowledged", "requeued", "rejected", "operations"];
+const COUNTS: [&str; 10] = [
+    "published",
+    "published_octets",
+    "confirmed",
+    "refused",
+    "returned",
+    "received",
+    "acknowledged",
+    "requeued",
+    "rejected",
+    "operations",
+];
 const RATES: [&str; 4] =
     ["published_per_second", "confirmed_per_second", "received_per_second", "operations_per_second"];
-const BROKER: [&str; 3] = ["backlog", "broker_cpu_seconds", "broker_resident_octets"];
+const BROKER: [&str; 5] =
+    ["backlog", "broker_cpu_seconds", "broker_resident_octets", "broker_disk_octets", "broker_write_calls"];
 const RUN: [&str; 6] = ["lost", "duplicated", "reordered", "corrupted", "client_cpu_seconds", "invalid"];
 
 /// The whole file, with a line of names first.
@@ -52,6 +63,8 @@ fn run_row(run: &Run, names: &[String]) -> Vec<String> {
     row.push(run.measured().last().map_or_else(String::new, |interval| interval.backlog.to_string()));
     row.push(run.broker.map_or_else(String::new, |broker| broker.cpu_seconds.to_string()));
     row.push(run.broker.map_or_else(String::new, |broker| broker.resident_octets_max.to_string()));
+    row.push(number(run.broker.and_then(|broker| broker.disk_octets)));
+    row.push(number(run.broker.and_then(|broker| broker.write_calls)));
     let Check { lost, duplicated, reordered, corrupted, .. } = run.check;
     row.extend([lost, duplicated, reordered, corrupted].map(|count| count.to_string()));
     row.extend([run.client_cpu_seconds.to_string(), run.invalid.join("; ")]);
@@ -65,10 +78,16 @@ fn interval_row(run: &Run, interval: &Interval, names: &[String]) -> Vec<String>
     push_counts(&mut row, interval.counts, interval.seconds);
     row.push(interval.backlog.to_string());
     row.push(interval.broker_cpu_seconds.map_or_else(String::new, |seconds| seconds.to_string()));
-    row.push(interval.broker_resident_octets.map_or_else(String::new, |octets| octets.to_string()));
+    row.push(number(interval.broker_resident_octets));
+    row.push(number(interval.broker_disk_octets));
+    row.push(number(interval.broker_write_calls));
     row.extend(RUN.map(|_| String::new()));
     names.iter().for_each(|name| push_latencies(&mut row, interval.histograms.get(name)));
     row
+}
+
+fn number(value: Option<u64>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
 }
 
 fn context(run: &Run, kind: &str, start_seconds: f64, seconds: f64, is_warm_up: &str) -> Vec<String> {
@@ -87,9 +106,20 @@ fn context(run: &Run, kind: &str, start_seconds: f64, seconds: f64, is_warm_up: 
 }
 
 fn push_counts(row: &mut Vec<String>, counts: Counts, seconds: f64) {
-    let Counts { published, confirmed, refused, returned, received, acknowledged, requeued, rejected, operations } =
-        counts;
-    let all = [published, confirmed, refused, returned, received, acknowledged, requeued, rejected, operations];
+    let Counts {
+        published,
+        published_octets,
+        confirmed,
+        refused,
+        returned,
+        received,
+        acknowledged,
+        requeued,
+        rejected,
+        operations,
+    } = counts;
+    let taken = [received, acknowledged, requeued, rejected, operations];
+    let all = [published, published_octets, confirmed, refused, returned].into_iter().chain(taken);
     row.extend(all.map(|count| count.to_string()));
     let rate = |count: u64| if seconds > 0.0 { format!("{:.3}", count as f64 / seconds) } else { String::new() };
     row.extend([published, confirmed, received, operations].map(rate));

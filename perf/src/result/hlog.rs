@@ -194,6 +194,7 @@ fn take(runs: &mut Vec<Run>, entry: Entry, log_start_seconds: f64) {
             check: Check::default(),
             broker: None,
             client_cpu_seconds: 0.0,
+            client_busy_part: None,
             invalid: Vec::new(),
             warnings: Vec::new(),
             failures: Vec::new(),

@@ -84,6 +84,9 @@ pub struct Run {
     pub broker: Option<BrokerUse>,
     /// CPU time of the load generator in the measured time, in seconds.
     pub client_cpu_seconds: f64,
+    /// The part of the measured time that its busiest thread was at work, not looking or waiting for work; `None`: not known.
+    #[serde(default)]
+    pub client_busy_part: Option<f64>,
     /// Why its latencies must not be trusted; empty: they may.
     pub invalid: Vec<String>,
     /// What a reader should know, such as shared cores.
@@ -145,6 +148,10 @@ pub struct Interval {
     pub broker_cpu_seconds: Option<f64>,
     /// Resident memory of the broker's process at its end, where that is known.
     pub broker_resident_octets: Option<u64>,
+    /// Octets that the broker's process has written to disk in it, where that is known.
+    pub broker_disk_octets: Option<u64>,
+    /// Calls by which it has written, to disk and sockets, where that is known.
+    pub broker_write_calls: Option<u64>,
     /// Latencies by [`histogram`] names, in nanoseconds; a message belongs to the interval in which it was received.
     pub histograms: BTreeMap<String, Recorded>,
 }
@@ -190,6 +197,8 @@ pub mod histogram {
 pub struct Counts {
     /// Written by producers.
     pub published: u64,
+    /// Octets of their bodies.
+    pub published_octets: u64,
     /// Confirmed by the broker.
     pub confirmed: u64,
     /// Refused by the broker (`basic.nack` to a producer).
@@ -235,6 +244,10 @@ pub struct BrokerUse {
     pub resident_octets_before: u64,
     /// The most that was seen.
     pub resident_octets_max: u64,
+    /// Octets that it has written to disk: to a file system's cache, or past it. `None`: not known.
+    pub disk_octets: Option<u64>,
+    /// Calls by which it has written, to disk and sockets; those of io_uring are not among them. `None`: not known.
+    pub write_calls: Option<u64>,
 }
 
 impl Run {
@@ -263,6 +276,13 @@ impl Run {
         (all, seconds)
     }
 
+    /// Octets that the broker has written to disk for each message published, and for each octet of their bodies, in the measured
+    /// time; of a run that publishes nothing, for each message that it is about. `None` where that is not known.
+    pub fn disk_use(&self) -> Option<DiskUse> {
+        let (counts, _) = self.measured_counts();
+        DiskUse::of(counts, self.broker?.disk_octets?)
+    }
+
     /// Whether it is about requests and their replies: RPC, churn, and `basic.get` where messages have no times of their own.
     pub fn is_about_round_trips(&self) -> bool {
         match self.workload.get("workload").map(String::as_str) {
@@ -287,6 +307,24 @@ impl Run {
     }
 }
 
+/// What writing costs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DiskUse {
+    /// Octets on disk for a message.
+    pub octets_per_message: f64,
+    /// Octets on disk for an octet of a body; `None` where nothing was published.
+    pub amplification: Option<f64>,
+}
+
+impl DiskUse {
+    /// Of so many octets on disk; `None` where there were no messages.
+    pub fn of(counts: Counts, disk_octets: u64) -> Option<Self> {
+        let messages = if counts.published > 0 { counts.published } else { counts.primary() };
+        let per = |count: u64| (count > 0).then(|| disk_octets as f64 / count as f64);
+        Some(Self { octets_per_message: per(messages)?, amplification: per(counts.published_octets) })
+    }
+}
+
 impl Counts {
     /// The one that the workload is about: received messages, else operations, confirmed or published messages.
     pub fn primary(&self) -> u64 {
@@ -298,6 +336,7 @@ impl Counts {
 impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.published += other.published;
+        self.published_octets += other.published_octets;
         self.confirmed += other.confirmed;
         self.refused += other.refused;
         self.returned += other.returned;

@@ -47,6 +47,11 @@ impl Recorded {
         self.0.is_empty()
     }
 
+    /// How many are longer than `nanos`, to three digits: those that cannot be told from it are not.
+    pub fn count_above(&self, nanos: u64) -> u64 {
+        self.0.count_between(self.0.next_non_equivalent(nanos.max(1)), u64::MAX)
+    }
+
     /// As in interval logs (`.hlog`).
     pub fn to_base64(&self) -> String {
         let mut octets = Vec::new();

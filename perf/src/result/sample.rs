@@ -79,8 +79,11 @@ pub fn bare(name: &str, product: &str, round: u32) -> Run {
             cpu_seconds: 3.6 * if is_other { 3.0 } else { 1.0 },
             resident_octets_before: 20 << 20,
             resident_octets_max: 50 << 20,
+            disk_octets: Some(100 << 20),
+            write_calls: Some(12_345),
         }),
         client_cpu_seconds: 4.5,
+        client_busy_part: Some(0.42),
         invalid: if is_other && round == 1 {
             vec!["the load generator fell behind: send lag".to_owned()]
         } else {
@@ -114,6 +117,7 @@ fn interval(index: u32, scale: f64, random: &mut Random) -> Interval {
     let messages = MESSAGES - u64::from(index % 3);
     let counts = Counts {
         published: messages,
+        published_octets: messages * 1024,
         confirmed: messages,
         received: messages,
         acknowledged: messages,
@@ -127,6 +131,8 @@ fn interval(index: u32, scale: f64, random: &mut Random) -> Interval {
         backlog: (scale / 200_000.0) as u64,
         broker_cpu_seconds: Some((0.2 + 0.02 * random.unit()) * (scale / 200_000.0).clamp(1.0, 3.0)),
         broker_resident_octets: Some((40 << 20) + u64::from(index) * 100_000),
+        broker_disk_octets: Some(5 << 20),
+        broker_write_calls: Some(600),
         histograms: recorded.into(),
     }
 }

@@ -32,7 +32,7 @@ const AROUND_SECONDS: f64 = 0.5;
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct SuiteCommand {
-    /// The suite, in TOML; `standard` and `quick` are built in
+    /// The suite, in TOML; `standard`, `durable` and `quick` are built in
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// A broker, as NAME=amqp://user:password@host:port/vhost,pid=N; instead of those in the file
@@ -79,6 +79,7 @@ fn read(command: &SuiteCommand) -> Result<Suite, CommandError> {
     let path = &command.file;
     let text = match (path.to_str(), path.exists()) {
         (Some("standard"), false) => include_str!("../../suites/standard.toml").to_owned(),
+        (Some("durable"), false) => include_str!("../../suites/durable.toml").to_owned(),
         (Some("quick"), false) => include_str!("../../suites/quick.toml").to_owned(),
         _ => fs::read_to_string(path)
             .map_err(|error| CommandError::Usage(format!("cannot read {}: {error}", path.display())))?,

@@ -5,6 +5,7 @@ use crate::result::Run;
 use crate::sweep::backlog_trend::BacklogTrend;
 use crate::sweep::objective::{Objective, Outcome};
 use crate::sweep::search::Verdict;
+use crate::sweep::watch::falls_behind;
 use crate::units::{duration_text, rate_text};
 
 /// Less than this part of the wanted rate is not the wanted rate.
@@ -72,7 +73,9 @@ pub fn judge(run: &Run, rate: f64, objectives: &[Objective]) -> Result<Judgement
     }
     reasons.extend(run.invalid.iter().cloned());
     reasons.extend(run.failures.iter().cloned());
-    let is_far = achieved < rate * FAR_BEYOND_PART || trend.grows(rate) && trend.slope > rate * (1.0 - FAR_BEYOND_PART);
+    let is_far = achieved < rate * FAR_BEYOND_PART
+        || trend.grows(rate) && trend.slope > rate * (1.0 - FAR_BEYOND_PART)
+        || falls_behind(&run.intervals, rate).is_some();
     let verdict = match (reasons.is_empty(), is_far) {
         (true, _) => Verdict::Kept,
         (false, true) => Verdict::FarBeyond,

@@ -5,6 +5,7 @@ mod judge;
 mod objective;
 pub mod search;
 mod table;
+mod watch;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::versus::pause_seconds;
 use crate::view::options::ViewOptions;
 pub use judge::Judgement;
 use judge::judge;
+use watch::Watch;
 
 /// A step's warm-up and measured time, where the user says nothing, in seconds.
 const STEP_TIMES: [(&str, &str); 2] = [("warmup", "1"), ("time", "5")];
@@ -138,7 +140,9 @@ pub fn sweep(command: &SweepCommand) -> Result<ExitCode, CommandError> {
             Labels { scenario: "sweep".to_owned(), target_name: None, round: u32::try_from(round).unwrap_or(u32::MAX) };
         let options = options.with("rate", &rate.to_string()).map_err(CommandError::Usage)?;
         let target_label = place_text(&options);
-        match campaign.make(&Job { options, labels, target_label, rounds: 1, of: 0 }) {
+        let mut watch = Watch::new(&options, rate, &command.objectives);
+        let job = Job { options, labels, target_label, rounds: 1, of: 0 };
+        match campaign.make_watched(&job, &mut |progress| watch.observe(progress)) {
             Made::Complete => {}
             Made::Failed { .. } | Made::Interrupted => break,
         }

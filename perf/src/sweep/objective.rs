@@ -124,6 +124,15 @@ pub enum Outcome {
 }
 
 impl Objective {
+    /// Whether it is missed whatever comes, where so many latencies are longer than its limit and all will be `expected` at
+    /// most. Of a mean nobody knows.
+    pub fn is_lost(&self, above: u64, expected: f64) -> bool {
+        match self.measure {
+            Measure::Quantile(quantile) => above > 0 && above as f64 > expected * (1.0 - quantile),
+            Measure::Mean => false,
+        }
+    }
+
     /// Whether the measured time of a run kept it.
     pub fn outcome(&self, run: &Run) -> Outcome {
         let Some(recorded) = run.histogram(self.histogram) else { return Outcome::Unknown };

@@ -48,6 +48,12 @@ pub enum Fault {
     Nack(u64),
     /// It refuses all before this one.
     NackBefore(u64),
+    /// It refuses this one and delivers it all the same.
+    NackTaken(u64),
+    /// It does so with the first, and forgets the second.
+    NackTakenDrop(u64, u64),
+    /// It returns this one.
+    Return(u64),
     /// It ends the connection instead of taking this one.
     Close(u64),
     /// The same, for the first connection alone that comes so far.
@@ -257,6 +263,23 @@ impl Connection {
             }
             Fault::Corrupt(at) if at == number => *message.body.last_mut().expect("it has a body") ^= 1,
             Fault::Nack(at) if at == number => return self.answer(channel, &nack),
+            Fault::NackTaken(at) | Fault::NackTakenDrop(at, _) if at == number => {
+                consumers.deliver(&message, false);
+                return self.answer(channel, &nack);
+            }
+            Fault::NackTakenDrop(_, at) if at == number => return self.answer(channel, &confirmed),
+            Fault::Return(at) if at == number => {
+                let (reply_code, reply_text) = (312, &b"NO_ROUTE"[..]);
+                let (exchange, routing_key) = (&b""[..], &b"lepus-perf"[..]);
+                self.answer(
+                    channel,
+                    &Method::BasicReturn(basic::Return { reply_code, reply_text, exchange, routing_key }),
+                )?;
+                let mut octets = Vec::new();
+                put_content(&mut octets, channel, &message.properties, &message.body, FRAME_OCTETS_MAX);
+                self.stream.write_all(&octets).ok()?;
+                return self.answer(channel, &confirmed);
+            }
             Fault::NackBefore(at) if number < at => return self.answer(channel, &nack),
             Fault::Close(at) if at == number => return self.close(),
             Fault::CloseOne(at) if at == number && !std::mem::replace(&mut consumers.has_closed, true) => {
