@@ -293,7 +293,7 @@ impl History {
             return Ok(late);
         }
         let mut highest: AHashMap<u64, Highest> = AHashMap::new();
-        // An original comes before its copies.
+        // An original comes before its copies; but what an epoch has only as copies is original in the next one.
         let mut originals: AHashMap<u64, RangeSet> = AHashMap::new();
         self.for_each_message(read, &mut |history, entry, message| {
             let is_in_order = highest.entry(entry.queue).or_default().pass(entry);
@@ -302,6 +302,7 @@ impl History {
             }
             if is_in_order {
                 originals.entry(entry.queue).or_default().insert(entry.position, 1);
+                late.remove(&(entry.queue, entry.position));
             } else if !originals.get(&entry.queue).is_some_and(|originals| originals.contains(entry.position))
                 && !history.is_settled(entry.priority, entry.position)
                 && !is_cold(entry.queue, entry.priority, entry.position)
