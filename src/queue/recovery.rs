@@ -74,8 +74,7 @@ pub fn recover_shards(
             .and_then(|octets| read_cold(file, note.offset, octets))
             .map_err(|error| read_error(file, Some(note.offset), error))
     };
-    let recovered =
-        recover(&history, &durable, found, unix_offset_millis, false, read_segment, &mut read_extent)?;
+    let recovered = recover(&history, &durable, found, unix_offset_millis, false, read_segment, &mut read_extent)?;
     let mut queues: Vec<AHashMap<QueueId, Queue>> = std::iter::repeat_with(AHashMap::new).take(shard_count).collect();
     let homes: AHashMap<QueueId, usize> =
         definitions.iter().map(|definition| (definition.id, usize::from(definition.home.0))).collect();
@@ -96,7 +95,8 @@ pub fn look_at_files(
 ) -> Result<Vec<FoundFile>, StoreError> {
     let look = |(id, octets): &(ColdFileId, u64)| {
         let mut read = |offset, octets| read_cold(id, offset, octets);
-        let trusted = history.queue(id.queue).and_then(|history| history.cold_files.get(&id.file)).copied().unwrap_or(0);
+        let trusted =
+            history.queue(id.queue).and_then(|history| history.cold_files.get(&id.file)).copied().unwrap_or(0);
         let contents =
             read_notes(&mut read, *octets, id.queue, trusted).map_err(|error| read_error(id, None, error))?;
         Ok(FoundFile { queue: id.queue, number: id.file, contents })

@@ -166,7 +166,14 @@ impl World {
     }
 
     fn page_out(&mut self, keep_front: usize, with_tail: bool) {
-        let wish = PageOutWish { queue: QUEUE, unix_offset_millis: OFFSET, keep_front, with_tail, octets_max: 150_000, file_octets: QUEUE_SEGMENT_OCTETS };
+        let wish = PageOutWish {
+            queue: QUEUE,
+            unix_offset_millis: OFFSET,
+            keep_front,
+            with_tail,
+            octets_max: 150_000,
+            file_octets: QUEUE_SEGMENT_OCTETS,
+        };
         self.writes.extend(self.queue.page_out(&wish, &mut None));
     }
 

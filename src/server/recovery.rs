@@ -71,7 +71,10 @@ pub(super) fn list_files(directory: &Path) -> Result<Vec<(ColdFileId, u64)>, Sto
     for queue_files in files::queue_files(directory)? {
         let queue = queue_files.queue;
         found.extend(
-            queue_files.files.iter().map(|(file, octets)| (ColdFileId { queue, file: *file, is_transient: false }, *octets)),
+            queue_files
+                .files
+                .iter()
+                .map(|(file, octets)| (ColdFileId { queue, file: *file, is_transient: false }, *octets)),
         );
     }
     Ok(found)
@@ -88,11 +91,7 @@ fn below(directory: &Path, error: StoreError) -> StoreError {
 }
 
 /// Removes files that nothing is needed of, and directories of queues that are not there.
-fn remove_needless(
-    directory: &Path,
-    needless: &[ColdFileId],
-    durable: &AHashSet<u64>,
-) -> Result<(), StoreError> {
+fn remove_needless(directory: &Path, needless: &[ColdFileId], durable: &AHashSet<u64>) -> Result<(), StoreError> {
     let remove = |path: &Path, removed: io::Result<()>| match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(StoreError::Io { file: path.display().to_string(), operation: "remove", offset: None, error })

@@ -266,7 +266,10 @@ impl Shard {
             let Some(cell) = queues.get_mut(slot) else { continue };
             let is_logged = cell.queue.is_logged();
             let is_meant = if is_logged { is_short } else { is_all_short };
-            if !is_meant || cell.queue.octets_held() < paging.sizes.small_queue_octets_min {
+            // A large one is moved block by block: a block that is not full takes more room than it has to.
+            let sizes = &paging.sizes;
+            let is_small = (sizes.small_queue_octets_min..sizes.queue_octets_min).contains(&cell.queue.octets_held());
+            if !is_meant || !is_small {
                 continue;
             }
             let wish = PageOutWish {
@@ -361,10 +364,7 @@ impl Shard {
         let Some(cell) = self.queues.with_id(slot, id) else { return };
         if let Err((offset, fault)) = cell.queue.loaded(&extents, octets.as_slice(), unix_offset_millis) {
             let offset = place.offset + offset as u64;
-            persistence.failure = Some(format!(
-                "{} is damaged at offset {offset}: {fault}",
-                cold_path(&place.file)
-            ));
+            persistence.failure = Some(format!("{} is damaged at offset {offset}: {fault}", cold_path(&place.file)));
             return;
         }
         self.queues.account(slot);

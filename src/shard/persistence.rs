@@ -5,7 +5,11 @@
 
 use super::{
     Shard,
-    paging::{Paging, PagingSizes}, recycling::Recycling, shard_message::Asker, state::QueueCell};
+    paging::{Paging, PagingSizes},
+    recycling::Recycling,
+    shard_message::Asker,
+    state::QueueCell,
+};
 use crate::{
     connection::{Pause, QueueHandle},
     definitions::{QueueDefinition, QueueId},

@@ -215,7 +215,11 @@ impl Shard {
                 unix_offset_millis,
                 segment: u32::try_from(work.segment).expect("a process does not fill so many segments"),
                 segment_now: persistence.segment(),
-                file_octets_min: if is_crowded { sizes.relocated_octets_min_crowded } else { sizes.relocated_octets_min },
+                file_octets_min: if is_crowded {
+                    sizes.relocated_octets_min_crowded
+                } else {
+                    sizes.relocated_octets_min
+                },
                 octets_max: sizes.page_out_octets_max,
                 file_octets: sizes.file_octets,
             };

@@ -358,7 +358,8 @@ impl Queues {
     pub fn leave_pageable(&mut self, slot: u32) {
         if let Some(cell) = self.cells[slot as usize].as_deref_mut() {
             cell.is_pageable = false;
-            cell.pageable_from_octets = (cell.accounted_octets + self.pageable_octets_step).max(self.pageable_octets_min);
+            cell.pageable_from_octets =
+                (cell.accounted_octets + self.pageable_octets_step).max(self.pageable_octets_min);
             let list = &mut self.pageable[usize::from(cell.queue.is_logged())];
             list.retain(|other| *other != slot);
         }

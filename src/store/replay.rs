@@ -7,8 +7,8 @@
 //! It knows no disk: segments are given by a closure.
 
 use super::damage::{Damage, DamageKind, StoreError};
-pub use super::journal_walk::{OnDamage, ReadSegment, ReplayOptions};
 use super::journal::FIRST_SEGMENT;
+pub use super::journal_walk::{OnDamage, ReadSegment, ReplayOptions};
 use super::journal_walk::{Place, walk};
 use super::names::SegmentName;
 use super::range_set::RangeSet;
@@ -28,7 +28,7 @@ pub struct QueueHistory {
     pub cold_files: BTreeMap<u32, u64>,
     /// Queue segment files that are to be removed where they are there.
     pub cold_gone: BTreeSet<u32>,
-    /// Positions that were settled.
+    /// Positions that were settled; where there was a checkpoint, those that it does not tell of.
     settled: RangeSet,
     checkpoint: Option<AppliedCheckpoint>,
     /// The parts, so far, of a checkpoint that has several.
@@ -136,7 +136,9 @@ impl QueueHistory {
         let mut kept = RangeSet::new();
         whole.ranges.iter().for_each(|(first, count)| kept.insert(*first, *count));
         let fronts = part.levels.clone();
-        // What was settled before stays so: it may lie behind the front, as it was left by a process before.
+        // What is gone never comes back. Behind the fronts a queue that was put together at start knows nothing of messages that
+        // were gone before, whose records may be there still.
+        self.settled.remove_below(fronts.iter().map(|(_, front)| *front).min().unwrap_or(0));
         self.checkpoint = Some(AppliedCheckpoint { position_next: part.position_next, fronts, kept });
     }
 }

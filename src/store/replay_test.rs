@@ -441,6 +441,23 @@ fn epochs_follow_each_other() {
     }
 }
 
+/// Goal: a message that was gone stays gone while its record is there, though a checkpoint has its position behind the front.
+/// Method: a process that has ended settles one between others; the next one says how its queue stands, and ends too.
+#[test]
+fn what_was_gone_behind_a_front_stays_gone() {
+    let mut old = journal_of(1, 4);
+    old.journal.put_settled(1, 2, 1);
+    old.commit();
+    let mut new = Bench::new(2, 0);
+    let checkpoint = Checkpoint { queue: 1, position_next: 4, levels: vec![(0, 1)], ..Checkpoint::default() };
+    new.journal.put_checkpoint(&checkpoint);
+    new.commit();
+    let mut files = old.files;
+    files.extend(new.files);
+    assert_eq!(positions(&files, OnDamage::Refuse), [1, 3]);
+    assert_eq!(read(&files, OnDamage::Refuse).expect("sound").queue(1).map(|queue| queue.is_settled(0, 2)), Some(true));
+}
+
 /// Goal: a checkpoint counts when all of it is there. Method: a long one whose last part is not written.
 #[test]
 fn half_a_checkpoint_is_none() {

@@ -33,13 +33,11 @@ impl Control {
         database.commit(std::mem::take(&mut outcome.durable));
         outcome.created.sort_unstable_by_key(|queue| queue.id);
         let published = plane.snapshot();
-        let mut mails: Vec<VecDeque<ControlMail>> =
-            std::iter::repeat_with(VecDeque::new).take(shard_count).collect();
+        let mut mails: Vec<VecDeque<ControlMail>> = std::iter::repeat_with(VecDeque::new).take(shard_count).collect();
         for queue in &outcome.created {
             mails[usize::from(queue.home.0)].push_back(ControlMail::QueueCreated(queue.clone()));
         }
-        let control =
-            Self { plane, requests: VecDeque::new(), effects: VecDeque::new(), published, mails, database };
+        let control = Self { plane, requests: VecDeque::new(), effects: VecDeque::new(), published, mails, database };
         (control, outcome.created)
     }
 

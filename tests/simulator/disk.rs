@@ -324,7 +324,8 @@ impl Disk {
             }
             self.files.sync_cold(file);
         }
-        let skips = files.iter().any(|file| !self.files.is_name_durable(file)) && context.strikes(Mutation::SkipDirectorySync);
+        let skips =
+            files.iter().any(|file| !self.files.is_name_durable(file)) && context.strikes(Mutation::SkipDirectorySync);
         for file in files {
             let names = &mut self.rows[shard].names;
             if names.created_in.remove(&(file.queue, file.is_transient)) && !file.is_transient && !skips {

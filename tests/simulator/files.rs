@@ -159,7 +159,14 @@ impl Files {
         self.segments[at].octets[offset..offset + octets.len()].copy_from_slice(octets);
     }
 
-    pub fn tear_segment(&mut self, context: &mut Context, name: &SegmentName, offset: usize, octets: &[u8], tear: Tear) {
+    pub fn tear_segment(
+        &mut self,
+        context: &mut Context,
+        name: &SegmentName,
+        offset: usize,
+        octets: &[u8],
+        tear: Tear,
+    ) {
         let at = self.find(name).expect("it was prepared");
         for (sector, octets) in octets.chunks(SECTOR).enumerate() {
             if context.random.permille(tear.0) {

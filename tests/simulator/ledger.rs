@@ -303,11 +303,7 @@ impl Ledger {
         self.missing_of(looks_at, |state| state == CopyState::Waiting)
     }
 
-    fn missing_of(
-        &self,
-        looks_at: impl Fn(QueueIndex) -> bool,
-        is_missing: impl Fn(CopyState) -> bool,
-    ) -> Vec<String> {
+    fn missing_of(&self, looks_at: impl Fn(QueueIndex) -> bool, is_missing: impl Fn(CopyState) -> bool) -> Vec<String> {
         let mut missing = Vec::new();
         for (id, message) in self.messages.iter().enumerate() {
             for (queue, copy) in &message.copies {

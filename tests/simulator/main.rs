@@ -103,14 +103,16 @@ fn main() -> ExitCode {
 
 /// Runs one seed; a panic is a violation.
 fn run(seed: u64, steps: u64, is_durable: bool, mutation: Option<Mutation>, is_verbose: bool) -> Report {
-    catch_unwind(AssertUnwindSafe(|| world::run(seed, steps, is_durable, mutation, is_verbose))).unwrap_or_else(|_| Report {
-        violations: vec![PANIC.with_borrow(Clone::clone)],
-        digest: 0,
-        messages: 0,
-        deliveries: 0,
-        confirms: 0,
-        has_mutated: mutation.is_some(),
-        store: StoreReport::default(),
+    catch_unwind(AssertUnwindSafe(|| world::run(seed, steps, is_durable, mutation, is_verbose))).unwrap_or_else(|_| {
+        Report {
+            violations: vec![PANIC.with_borrow(Clone::clone)],
+            digest: 0,
+            messages: 0,
+            deliveries: 0,
+            confirms: 0,
+            has_mutated: mutation.is_some(),
+            store: StoreReport::default(),
+        }
     })
 }
 

@@ -368,7 +368,8 @@ impl Client {
                 complaints.extend(context.ledger.delivered(&note).err());
                 let note = &context.ledger.topology.queues[queue];
                 if consumer.is_audit && redelivered && !note.was_touched {
-                    complaints.push(format!("message {id} comes back redelivered, and nobody ever consumed {}", note.name));
+                    complaints
+                        .push(format!("message {id} comes back redelivered, and nobody ever consumed {}", note.name));
                 }
                 if (!redelivered || consumer.is_audit) && !is_void {
                     let message = context.ledger.message(id).expect("its content was checked");

@@ -372,7 +372,8 @@ impl World {
         ledger.ended(self.ended_clean, &survivals);
         ledger.topology.restarted(exists);
         for binding in ledger.topology.bindings.iter().filter(|binding| binding.is_certain && !binding.is_leaving) {
-            let (exchange, queue) = (crate::topology::EXCHANGES[binding.exchange].0, &ledger.topology.queues[binding.queue].name);
+            let (exchange, queue) =
+                (crate::topology::EXCHANGES[binding.exchange].0, &ledger.topology.queues[binding.queue].name);
             let found = bindings.get(&(exchange.into(), queue.clone()));
             if !found.is_some_and(|keys| keys.iter().any(|key| key == binding.key.as_bytes())) {
                 ledger.violations.push(format!("the binding of {queue} to {exchange} is gone after a restart"));

@@ -49,7 +49,13 @@ pub struct Topology {
 }
 
 impl Topology {
-    pub fn add_queue(&mut self, exclusive_owner: Option<usize>, auto_delete: bool, allows_no_ack: bool, is_durable: bool) -> usize {
+    pub fn add_queue(
+        &mut self,
+        exclusive_owner: Option<usize>,
+        auto_delete: bool,
+        allows_no_ack: bool,
+        is_durable: bool,
+    ) -> usize {
         let name = format!("q{}", self.queues.len());
         self.queues.push(QueueNote {
             name,

@@ -1,0 +1,11 @@
+//! What was confirmed survives: kills, stops, full and failing disks, damage, on the real binary.
+#![allow(clippy::doc_markdown, reason = "RabbitMQ is a name, not code")]
+#![allow(clippy::large_stack_arrays, reason = "the stacks of tests have room")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod client;
+mod kills;
+mod ledger;
+mod site;

@@ -1,0 +1,88 @@
+//! A data directory that outlives the brokers that use it.
+
+use crate::support::broker::{BINARY, Broker, oracle};
+use rustix::process::Signal;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// How long a broker may take to end in order.
+pub const STOP_MAX: Duration = Duration::from_secs(20);
+
+/// See the module's documentation.
+pub struct Site {
+    /// Removed with the site, where it is not somebody else's.
+    _own: Option<TempDir>,
+    path: PathBuf,
+}
+
+impl Site {
+    /// `None`, and the test has to end, where it is to use a broker that runs already.
+    pub fn new() -> Option<Site> {
+        let own = tempfile::tempdir().expect("a temporary directory");
+        Site::at(&own.path().join("data")).map(|site| Site { _own: Some(own), ..site })
+    }
+
+    /// As [`Site::new`], in a directory that the test cares for.
+    pub fn at(path: &Path) -> Option<Site> {
+        if oracle().is_some() {
+            eprintln!("skipped: needs a data directory of its own");
+            return None;
+        }
+        Some(Site { _own: None, path: path.to_owned() })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn text(&self) -> &str {
+        self.path.to_str().expect("temporary directories have plain names")
+    }
+
+    /// A broker that uses it, with two shards unless `flags` say otherwise.
+    pub fn start(&self, flags: &[&str]) -> Broker {
+        self.start_through(Command::new(BINARY), flags)
+    }
+
+    /// As [`Site::start`], through a command that ends in the broker.
+    pub fn start_through(&self, command: Command, flags: &[&str]) -> Broker {
+        let flags = [&["--data-dir", self.text(), "--log", "warn"], flags].concat();
+        Broker::own_through(command, &flags).expect("the site is only there where the test has brokers of its own")
+    }
+
+    /// A broker is started and not waited for.
+    pub fn spawn(&self, flags: &[&str]) -> std::process::Child {
+        let mut command = Command::new(BINARY);
+        command.args(["--data-dir", self.text(), "--log", "warn", "--port", "0"]).args(flags);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("the broker's binary starts")
+    }
+
+    /// The binary with these arguments and the directory behind them, to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).arg(&self.path).stdin(Stdio::null());
+        command.output().expect("the binary starts")
+    }
+}
+
+/// Ends a broker in order.
+#[track_caller]
+pub fn stop(broker: Broker) {
+    broker.signal(Signal::TERM);
+    expect_stopped(broker);
+}
+
+/// A broker ends in order, which was told to.
+#[track_caller]
+pub fn expect_stopped(mut broker: Broker) {
+    let status = broker.expect_exit(STOP_MAX);
+    assert_eq!(status.code(), Some(0), "{status:?}: {}", broker.stderr());
+}
+
+/// Ends a broker at once.
+pub fn kill(broker: Broker) {
+    drop(broker);
+}
