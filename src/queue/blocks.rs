@@ -271,9 +271,8 @@ impl BlockStore {
             chain.block_octets_next = BLOCK_OCTETS_RETAINED;
         }
         let size = needed.max(chain.block_octets_next);
-        if needed <= chain.block_octets_next {
-            chain.block_octets_next = (2 * chain.block_octets_next).min(BLOCK_OCTETS_MAX);
-        }
+        // Also where a record has a block of its own: else none of its kind would ever share one.
+        chain.block_octets_next = (2 * chain.block_octets_next).min(BLOCK_OCTETS_MAX);
         let spare = if size == BLOCK_OCTETS_MAX { self.spare.take() } else { None };
         let octets = spare.unwrap_or_else(|| vec![0; size].into_boxed_slice());
         self.octets += size;
