@@ -161,6 +161,9 @@ impl Shard {
     pub(super) fn tell_cancels_due(&mut self, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         for (channel, consumer_tag) in std::mem::take(&mut connection.cancels_due) {
+            if connection.channel(channel).is_none() {
+                continue;
+            }
             let cancel = Method::BasicCancel(basic::Cancel { consumer_tag: &consumer_tag, no_wait: true });
             self.send(slot, channel, &cancel);
         }

@@ -399,11 +399,13 @@ impl Shard {
                 cell.queue.settle_deliveries();
                 queues.account(slot);
             }
+            persistence.journal.ask_again();
             self.tell_journal();
         }
         let persistence = self.persistence.as_mut().expect("it was there");
         persistence.journal.demand();
-        persistence.journal.is_idle() || persistence.journal.is_starved()
+        // Where the disk has no room there is nothing to wait for.
+        persistence.journal.is_idle() || persistence.journal.is_stuck()
     }
 }
 

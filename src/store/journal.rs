@@ -437,6 +437,16 @@ impl Journal {
         self.is_starved
     }
 
+    /// Has a segment that was refused asked for again at once.
+    pub fn ask_again(&mut self) {
+        self.is_patient = false;
+    }
+
+    /// Whether the disk has no room for the next segment, and it is not being asked for.
+    pub fn is_stuck(&self) -> bool {
+        self.is_starved && self.is_patient
+    }
+
     /// The oldest segment in use, and the one that is written.
     pub fn segments(&self) -> (u64, u64) {
         (self.oldest, self.current)

@@ -28,9 +28,11 @@ pub struct QueueHistory {
     pub cold_files: BTreeMap<u32, u64>,
     /// Queue segment files that are to be removed where they are there.
     pub cold_gone: BTreeSet<u32>,
-    /// Positions that were settled; where there was a checkpoint, those that it does not tell of.
+    /// Positions that were settled.
     settled: RangeSet,
-    checkpoint: Option<AppliedCheckpoint>,
+    /// What checkpoints say is dead stays dead. One whose fronts lie behind those of another says all that the other says; a
+    /// queue that was put together again begins with fronts that lie before those that it had.
+    checkpoints: Vec<AppliedCheckpoint>,
     /// The parts, so far, of a checkpoint that has several.
     parts: Option<Checkpoint>,
     /// Positions whose own records say that they were delivered.
@@ -68,18 +70,20 @@ impl QueueHistory {
     pub fn is_settled(&self, priority: u8, position: u64) -> bool {
         self.settled.contains(position)
             || self
-                .checkpoint
-                .as_ref()
-                .is_some_and(|checkpoint| position < checkpoint.front(priority) && !checkpoint.kept.contains(position))
+                .checkpoints
+                .iter()
+                .any(|checkpoint| position < checkpoint.front(priority) && !checkpoint.kept.contains(position))
     }
 
     /// Which positions from `first` to `last` are gone, as messages of one priority.
     pub fn settled_within(&self, priority: u8, first: u64, last: u64) -> RangeSet {
         let mut settled = RangeSet::new();
-        if let Some(checkpoint) = &self.checkpoint {
+        for checkpoint in &self.checkpoints {
             let end = checkpoint.front(priority).min(last.saturating_add(1));
-            settled.insert(first, end.saturating_sub(first));
-            checkpoint.kept.iter_in(first..=last).for_each(|(first, count)| settled.remove(first, count));
+            let mut dead = RangeSet::new();
+            dead.insert(first, end.saturating_sub(first));
+            checkpoint.kept.iter_in(first..=last).for_each(|(first, count)| dead.remove(first, count));
+            dead.iter().for_each(|(first, count)| settled.insert(first, count));
         }
         self.settled.iter_in(first..=last).for_each(|(first, count)| settled.insert(first, count));
         settled
@@ -136,14 +140,20 @@ impl QueueHistory {
         let mut kept = RangeSet::new();
         whole.ranges.iter().for_each(|(first, count)| kept.insert(*first, *count));
         let fronts = part.levels.clone();
-        // What is gone never comes back. Behind the fronts a queue that was put together at start knows nothing of messages that
-        // were gone before, whose records may be there still.
-        self.settled.remove_below(fronts.iter().map(|(_, front)| *front).min().unwrap_or(0));
-        self.checkpoint = Some(AppliedCheckpoint { position_next: part.position_next, fronts, kept });
+        // What is gone never comes back. A queue that was put together at start knows nothing of messages that were gone before,
+        // behind its fronts or of priorities that it has no message of, whose records may be there still.
+        let applied = AppliedCheckpoint { position_next: part.position_next, fronts, kept };
+        self.checkpoints.retain(|before| !applied.says_all_of(before));
+        self.checkpoints.push(applied);
     }
 }
 
 impl AppliedCheckpoint {
+    /// Whether nothing lives for this one that is dead for one before it.
+    fn says_all_of(&self, before: &AppliedCheckpoint) -> bool {
+        before.fronts.iter().all(|(level, _)| self.front(*level) >= before.front(*level))
+    }
+
     /// From where on all messages of a priority live. Nothing that came after the checkpoint is before it.
     fn front(&self, priority: u8) -> u64 {
         let front = self.fronts.iter().find(|(level, _)| *level == priority).map_or(0, |(_, front)| *front);
@@ -295,7 +305,7 @@ impl History {
             return Ok(late);
         }
         let mut highest: AHashMap<u64, Highest> = AHashMap::new();
-        // An original comes before its copies.
+        // An original comes before its copies; but what an epoch has only as copies is original in the next one.
         let mut originals: AHashMap<u64, RangeSet> = AHashMap::new();
         self.for_each_message(read, &mut |history, entry, message| {
             let is_in_order = highest.entry(entry.queue).or_default().pass(entry);
@@ -304,6 +314,7 @@ impl History {
             }
             if is_in_order {
                 originals.entry(entry.queue).or_default().insert(entry.position, 1);
+                late.remove(&(entry.queue, entry.position));
             } else if !originals.get(&entry.queue).is_some_and(|originals| originals.contains(entry.position))
                 && !history.is_settled(entry.priority, entry.position)
                 && !is_cold(entry.queue, entry.priority, entry.position)

@@ -12,6 +12,7 @@ use crate::{
 use lepus::protocol::{
     content::put_content,
     field_table::TableRef,
+    field_value::{FieldTable, FieldValue},
     frame::{FrameKind, put_frame},
     method::{Method, basic, channel, confirm, connection, queue, tx},
     properties::Properties,
@@ -265,12 +266,24 @@ impl Client {
         let allows_no_ack = context.random.permille(300);
         let is_durable = context.is_durable && !is_exclusive && context.random.permille(800);
         let queue = context.ledger.topology.add_queue(owner, auto_delete, allows_no_ack, is_durable);
+        self.choose_priorities(context, queue);
         self.declare_queue(context, number, queue);
+    }
+
+    /// Some durable queues have priorities.
+    pub fn choose_priorities(&self, context: &mut Context, queue: usize) {
+        let has_priorities = context.ledger.topology.queues[queue].is_durable && context.random.permille(250);
+        context.ledger.topology.queues[queue].priority_max = if has_priorities { 6 } else { 0 };
     }
 
     pub fn declare_queue(&mut self, context: &mut Context, number: u16, queue: usize) {
         let note = &context.ledger.topology.queues[queue];
         let (name, exclusive, auto_delete) = (note.name.clone(), note.exclusive_owner.is_some(), note.auto_delete);
+        let mut table = FieldTable::default();
+        if note.priority_max > 0 {
+            table.insert("x-max-priority", FieldValue::U8(note.priority_max));
+        }
+        let octets = table.to_octets();
         let method = queue::Declare {
             queue: name.as_bytes(),
             passive: false,
@@ -278,7 +291,7 @@ impl Client {
             exclusive,
             auto_delete,
             no_wait: false,
-            arguments: TableRef::EMPTY,
+            arguments: TableRef::new(&octets).expect("well-formed"),
         };
         self.ask(context, number, &Method::QueueDeclare(method), Pending::Declare(queue));
     }
@@ -437,7 +450,7 @@ impl Client {
         let is_mandatory = context.random.permille(200);
         let mut message = Message::new(exchange, &key, octets, is_mandatory);
         let id = context.ledger.next_id();
-        (message.properties, message.is_persistent) = choose_properties(context, id, octets);
+        (message.properties, message.is_persistent, message.priority) = choose_properties(context, id, octets);
         let channel = self.channels.get_mut(&number).expect("it is open");
         channel.sequence += 1;
         (message.publisher, message.sequence) = (channel.incarnation, channel.sequence);
@@ -501,7 +514,7 @@ fn choose_target(context: &mut Context) -> (&'static str, String) {
 }
 
 /// The raw properties; they carry the message's number if the body can't.
-fn choose_properties(context: &mut Context, id: u64, octets: usize) -> (Vec<u8>, bool) {
+fn choose_properties(context: &mut Context, id: u64, octets: usize) -> (Vec<u8>, bool, u8) {
     let text = id.to_string();
     let is_durable = context.is_durable;
     let random = &mut context.random;
@@ -517,16 +530,16 @@ fn choose_properties(context: &mut Context, id: u64, octets: usize) -> (Vec<u8>,
     if random.permille(100) {
         properties.content_type = Some(b"application/octet-stream");
     }
-    if random.permille(100) {
+    if random.permille(if is_durable { 500 } else { 100 }) {
         properties.priority = Some(random.pick(&[0, 5, 9]));
     }
-    let mut table = lepus::protocol::field_value::FieldTable::default();
-    table.insert("x", lepus::protocol::field_value::FieldValue::LongString(text.clone().into_bytes()));
+    let mut table = FieldTable::default();
+    table.insert("x", FieldValue::LongString(text.clone().into_bytes()));
     let octets = table.to_octets();
     if random.permille(150) {
         properties.headers = TableRef::new(&octets).ok();
     }
     let mut raw = Vec::new();
     properties.encode(&mut raw);
-    (raw, properties.delivery_mode == Some(2))
+    (raw, properties.delivery_mode == Some(2), properties.priority.unwrap_or(0))
 }

@@ -101,8 +101,8 @@ pub struct ConsumerNote {
     pub prefetch: u16,
     /// It is alone, and has been from the start of the broker on: whatever it gets is in order.
     pub is_audit: bool,
-    /// Of each publishing channel the number of the last message that came without `redelivered`.
-    pub last_sequence: HashMap<u64, u64>,
+    /// Of each publishing channel and priority the number of the last message that came without `redelivered`.
+    pub last_sequence: HashMap<(u64, u8), u64>,
 }
 
 /// What the client has sent, in order; it takes effect when the broker has read it.

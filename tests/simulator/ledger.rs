@@ -62,6 +62,7 @@ pub struct Message {
     pub publisher: u64,
     pub sequence: u64,
     pub is_persistent: bool,
+    pub priority: u8,
     /// The publisher was told that the broker has it.
     pub is_confirmed: bool,
     pub is_mandatory: bool,
@@ -389,6 +390,7 @@ impl Message {
             publisher: 0,
             sequence: 0,
             is_persistent: false,
+            priority: 0,
             is_confirmed: false,
             is_mandatory,
             is_returned: false,

@@ -373,7 +373,8 @@ impl Client {
                 }
                 if (!redelivered || consumer.is_audit) && !is_void {
                     let message = context.ledger.message(id).expect("its content was checked");
-                    let before = consumer.last_sequence.insert(message.publisher, message.sequence);
+                    let priority = message.priority.min(context.ledger.topology.queues[queue].priority_max);
+                    let before = consumer.last_sequence.insert((message.publisher, priority), message.sequence);
                     if before.is_some_and(|before| before >= message.sequence) {
                         complaints.push(format!(
                             "message {id}, number {} of its channel, came after number {}",

@@ -17,7 +17,7 @@ use lepus::{
     definitions::{QueueDefinition, QueueId},
     queue::{
         Queue,
-        recovery::{Left, RecoveredShards, recover_shards},
+        recovery::{Left, RecoveredShards, look_at_files, recover_shards},
     },
     shard::{PagingSizes, PersistenceStart},
     store::{ColdFileId, JournalOptions, names::SegmentName},
@@ -94,6 +94,41 @@ impl Store {
         recover_shards(left, definitions, shard_count, unix_offset_millis).map_err(|error| error.to_string())
     }
 
+    /// What is there of each queue, for whoever looks for a mistake.
+    fn tell_left(&self) -> String {
+        use lepus::store::{
+            History,
+            replay::{OnDamage, ReplayOptions},
+        };
+        let files = &self.disk.files;
+        let options = ReplayOptions { segment_octets: self.plan.segment_octets, on_damage: OnDamage::Salvage };
+        let mut read = |name: &SegmentName| Ok(files.segment(name).expect("it is in the list").to_vec());
+        let Ok(history) = History::read(files.segments(), options, &mut read) else { return String::new() };
+        let mut told = format!("left are {:?}", files.segments().iter().map(SegmentName::path).collect::<Vec<_>>());
+        let mut read_cold = |file: &ColdFileId, offset, octets| {
+            let offset = usize::try_from(offset).map_err(io::Error::other)?;
+            Ok(files.read_cold(file, offset, octets).expect("it is in the list").to_vec())
+        };
+        let found = look_at_files(&files.cold_files(), &history, &mut read_cold).unwrap_or_default();
+        for file in found {
+            told += &format!("\n        queue {} file {}, {}:", file.queue, file.number, file.contents.sound_octets);
+            for note in &file.contents.notes {
+                told += &format!(" {}..={}", note.head.first_position, note.head.last_position);
+            }
+        }
+        for (id, queue) in history.queues() {
+            let mut positions = Vec::new();
+            let _ = history.for_each_live(&mut read, &mut |_, _, _| false, &mut |entry, _| {
+                if entry.queue == id {
+                    positions.push(entry.position);
+                }
+            });
+            told += &format!("\n        queue {id}, next {}, files {:?}, gone {:?}, below {} delivered; live: {positions:?}",
+                queue.position_next, queue.cold_files, queue.cold_gone, queue.delivered_below);
+        }
+        told
+    }
+
     fn persistence(&self, shard: usize, restored: ahash::AHashMap<QueueId, Queue>) -> PersistenceStart {
         let journal = JournalOptions {
             epoch: self.epoch,
@@ -122,6 +157,7 @@ impl World {
         store.began_at = self.context.now;
         let (control, definitions) = Control::start(store.seed + store.epoch, shard_count, database);
         store.disk.open(store.epoch, shard_count);
+        self.context.trace(|| store.tell_left());
         let recovered = match store.recover(&definitions, shard_count) {
             Ok(recovered) => recovered,
             Err(what) => return Err((what, control.database)),
@@ -182,9 +218,11 @@ impl World {
         let keeper = self.keeper();
         self.connect(keeper);
         self.settle_down(false);
-        self.clients[keeper].open_as(&mut self.context, 1, Mode::Plain);
-        self.settle_down(false);
-        if !self.is_wrong() && self.context.random.permille(400) {
+        if self.context.failure.is_none() {
+            self.clients[keeper].open_as(&mut self.context, 1, Mode::Plain);
+            self.settle_down(false);
+        }
+        if !self.is_wrong() && self.context.failure.is_none() && self.context.random.permille(400) {
             self.audit();
         }
         self.context.is_healthy = was_healthy;

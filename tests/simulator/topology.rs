@@ -16,6 +16,8 @@ pub struct QueueNote {
     /// Consumers may go without acknowledgements here.
     pub allows_no_ack: bool,
     pub is_durable: bool,
+    /// `x-max-priority`, if not zero.
+    pub priority_max: u8,
     /// Somebody may have got something from it before the broker was started last.
     pub was_touched: bool,
     /// ... or since.
@@ -63,6 +65,7 @@ impl Topology {
             auto_delete,
             allows_no_ack,
             is_durable,
+            priority_max: 0,
             was_touched: false,
             is_touched: false,
             is_declared: false,

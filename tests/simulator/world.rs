@@ -289,7 +289,8 @@ impl World {
                 return;
             }
         }
-        self.context.violation("the world does not come to rest".into());
+        let idle = (self.rings.is_empty(), self.control.is_idle(), self.store.disk.is_idle());
+        self.context.violation(format!("the world does not come to rest; rings, control, disk are idle: {idle:?}, quiet {quiet}"));
     }
 
     /// Asks for something on the keeper's channel 1, and waits.
@@ -330,6 +331,7 @@ impl World {
             let allows_no_ack = self.context.random.permille(300);
             let is_durable = self.context.is_durable && self.context.random.permille(800);
             let queue = self.context.ledger.topology.add_queue(None, false, allows_no_ack, is_durable);
+            self.clients[keeper].choose_priorities(&mut self.context, queue);
             self.clients[keeper].declare_queue(&mut self.context, 1, queue);
             self.settle_down(false);
             for _ in 0..self.context.random.below(4) {
