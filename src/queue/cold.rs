@@ -170,6 +170,11 @@ impl BlockStore {
         self.cold.as_mut().map_or_else(Vec::new, |cold| std::mem::take(&mut cold.gone))
     }
 
+    /// Whether something is needed of this file.
+    pub fn has_file(&self, number: u32) -> bool {
+        self.cold.as_ref().is_some_and(|cold| cold.files.binary_search_by_key(&number, |file| file.number).is_ok())
+    }
+
     /// All files, each with how much of it was written.
     pub fn files(&self) -> Vec<(u32, u64)> {
         let files = self.cold.iter().flat_map(|cold| &cold.files);

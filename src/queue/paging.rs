@@ -117,6 +117,11 @@ impl Queue {
         self.is_front_absent() && self.is_limited && self.is_over_limits(self.ready_count, self.ready_octets)
     }
 
+    /// Whether something is needed of this file.
+    pub fn has_file(&self, number: u32) -> bool {
+        self.store.has_file(number)
+    }
+
     /// All files, each with how much of it was written, in octets.
     pub fn files(&self) -> Vec<(u32, u64)> {
         self.store.files()

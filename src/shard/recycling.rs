@@ -51,8 +51,8 @@ struct Work {
     stage: Stage,
     /// Octets that were forwarded.
     forwarded: usize,
-    /// Files that are being synced, with how much of each was written.
-    files: Vec<(ColdFileId, u64)>,
+    /// Files of queues that were synced, with how much of each was written.
+    files: Vec<(u32, QueueId, u32, u64)>,
     /// How often the disk had refused something before.
     refusals: u64,
 }
@@ -160,10 +160,8 @@ impl Shard {
             }
             Stage::Sync(_) => false,
             Stage::Tell => {
+                self.tell_files(work);
                 let persistence = self.persistence.as_mut().expect("it was there");
-                for (file, octets) in std::mem::take(&mut work.files) {
-                    persistence.journal.put_cold_file(file.queue, file.file, octets);
-                }
                 persistence.journal.demand();
                 work.stage = Stage::Commit(persistence.journal.appended());
                 false
@@ -249,10 +247,7 @@ impl Shard {
             let queue = id.0;
             let synced = cell.queue.take_dirty_files();
             dirty.extend(synced.into_iter().map(|file| ColdFileId { queue, file, is_transient: false }));
-            let files = cell.queue.files();
-            work.files.extend(
-                files.into_iter().map(|(file, octets)| (ColdFileId { queue, file, is_transient: false }, octets)),
-            );
+            work.files.extend(cell.queue.files().into_iter().map(|(file, octets)| (*slot, *id, file, octets)));
         }
         if dirty.is_empty() {
             work.stage = Stage::Tell;
@@ -261,6 +256,18 @@ impl Shard {
         let token = persistence.paging.next_token();
         work.stage = Stage::Sync(token);
         persistence.requests.push_back(DiskRequest::SyncFiles { files: dirty, token });
+    }
+
+    /// Tells the journal which of the files must be there: not those that have gone while they were synced, of which it was told
+    /// before.
+    fn tell_files(&mut self, work: &mut Work) {
+        let Self { queues, persistence, .. } = self;
+        let persistence = persistence.as_mut().expect("it was there");
+        for (slot, id, file, octets) in std::mem::take(&mut work.files) {
+            if queues.with_id(slot, id).is_some_and(|cell| cell.queue.has_file(file)) {
+                persistence.journal.put_cold_file(id.0, file, octets);
+            }
+        }
     }
 }
 
