@@ -94,7 +94,7 @@ impl Cold {
         u32::try_from(self.extents.len() - 1).expect("fewer than 2^32 blocks")
     }
 
-    fn file_mut(&mut self, number: u32) -> Option<&mut File> {
+    pub fn file_mut(&mut self, number: u32) -> Option<&mut File> {
         let index = self.files.binary_search_by_key(&number, |file| file.number).ok()?;
         self.files.get_mut(index)
     }
@@ -168,11 +168,6 @@ impl BlockStore {
     /// Files that nothing is needed of any more.
     pub fn take_gone_files(&mut self) -> Vec<u32> {
         self.cold.as_mut().map_or_else(Vec::new, |cold| std::mem::take(&mut cold.gone))
-    }
-
-    /// Whether something is needed of this file.
-    pub fn has_file(&self, number: u32) -> bool {
-        self.cold.as_ref().is_some_and(|cold| cold.files.binary_search_by_key(&number, |file| file.number).is_ok())
     }
 
     /// All files, each with how much of it was written.

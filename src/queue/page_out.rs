@@ -4,7 +4,6 @@ use super::blocks::{Block, BlockStore, Chain, NO_BLOCK, NO_EXTENT, NO_SEGMENT};
 use super::cold::{Extent, PageOut};
 use super::load::records;
 use super::record::StoredBody;
-use crate::limits::QUEUE_SEGMENT_OCTETS;
 use crate::store::{AlignedBuffer, ExtentHead, ExtentNote, PAGE_OCTETS, put_extent, put_trailer};
 
 /// Which blocks of a chain go to disk, and as what.
@@ -18,6 +17,8 @@ pub(super) struct PageOutOrder {
     pub with_tail: bool,
     /// No more octets than this, but one block at the least.
     pub octets_max: usize,
+    /// What is written to a file before another one is begun, in octets.
+    pub file_octets: u64,
 }
 
 impl BlockStore {
@@ -97,7 +98,7 @@ impl BlockStore {
         file.live += u32::try_from(picked.len()).expect("few blocks at once");
         file.octets = at;
         file.is_dirty = true;
-        if file.octets >= QUEUE_SEGMENT_OCTETS {
+        if file.octets >= order.file_octets {
             put_trailer(&mut octets, &std::mem::take(&mut file.notes));
             file.octets = offset + octets.len() as u64;
             file.is_complete = true;
@@ -179,17 +180,20 @@ impl BlockStore {
         for &index in extents {
             let extent = &mut cold.extents[index as usize];
             extent.is_busy = false;
-            if extent.block == NO_BLOCK {
+            let (number, offset, block) = (extent.file, u64::from(extent.page) * PAGE_OCTETS as u64, extent.block);
+            // Nothing more goes to that file, and it ends before what is missing.
+            if let Some(file) = cold.file_mut(number) {
+                file.is_complete = true;
+                file.octets = file.octets.min(offset);
+            }
+            if block == NO_BLOCK {
                 cold.vacate(index);
             } else {
-                self.blocks[extent.block as usize].extent = NO_EXTENT;
+                self.blocks[block as usize].extent = NO_EXTENT;
                 cold.forget(index);
             }
         }
-        // What has failed once is tried again, from the front. Nothing more goes to that file.
-        if let Some(file) = cold.files.back_mut() {
-            file.is_complete = true;
-        }
+        // What has failed once is tried again, from the front.
         chains.for_each(|chain| chain.cursor = NO_BLOCK);
     }
 

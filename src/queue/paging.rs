@@ -18,6 +18,8 @@ pub struct PageOutWish {
     pub with_tail: bool,
     /// No more octets than this, but one block at the least.
     pub octets_max: usize,
+    /// What is written to a file before another one is begun, in octets.
+    pub file_octets: u64,
 }
 
 impl Queue {
@@ -31,6 +33,7 @@ impl Queue {
                 keep_front: wish.keep_front,
                 with_tail: wish.with_tail,
                 octets_max: wish.octets_max,
+                file_octets: wish.file_octets,
             };
             let page_out = self.store.page_out(&mut level.chain, &order, buffer);
             if page_out.is_some() {
@@ -115,11 +118,6 @@ impl Queue {
     /// Whether it cannot do what it should before its front was read back.
     pub fn is_stalled(&self) -> bool {
         self.is_front_absent() && self.is_limited && self.is_over_limits(self.ready_count, self.ready_octets)
-    }
-
-    /// Whether something is needed of this file.
-    pub fn has_file(&self, number: u32) -> bool {
-        self.store.has_file(number)
     }
 
     /// All files, each with how much of it was written, in octets.

@@ -9,13 +9,104 @@ use super::record::StoredBody;
 use super::relocation::Forwarded;
 use super::restore::LiveExtent;
 use super::{Position, Queue};
-use crate::definitions::{QueueId, QueueOptions};
+use crate::definitions::{QueueDefinition, QueueId, QueueOptions};
 use crate::store::disk::ColdFileId;
+use crate::store::names::SegmentName;
+use crate::store::queue_segment::read_notes;
+use crate::store::replay::{OnDamage, ReplayCounters, ReplayOptions};
 use crate::store::{
     Damage, DamageKind, ExtentNote, History, RangeSet, ReadSegment, SegmentContents, StoreError, cold_path, take_extent,
 };
 use ahash::AHashMap;
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+/// Reads so many octets at an offset of a segment file of a queue.
+pub type ReadCold<'r> = &'r mut dyn FnMut(&ColdFileId, u64, usize) -> io::Result<Vec<u8>>;
+
+/// What a broker has left, and how it is read.
+pub struct Left<'r> {
+    /// Its journals' segments, sorted, but those of retired epochs.
+    pub segments: Vec<SegmentName>,
+    /// The length of each, in octets.
+    pub segment_octets: u64,
+    /// Its durable queues' segment files, with their lengths in octets.
+    pub files: Vec<(ColdFileId, u64)>,
+    /// Gives a segment of a journal.
+    pub read_segment: ReadSegment<'r>,
+    /// Gives a part of a queue's file.
+    pub read_cold: ReadCold<'r>,
+}
+
+/// All queues of all shards.
+pub struct RecoveredShards {
+    /// Queues, by the shard that they have their home on.
+    pub queues: Vec<AHashMap<QueueId, Queue>>,
+    /// Files that are not needed.
+    pub needless: Vec<ColdFileId>,
+    /// What the journals held.
+    pub counters: ReplayCounters,
+}
+
+/// Puts all queues together again for `shard_count` shards. `definitions` are those that exist, durable or not.
+///
+/// # Errors
+/// Something cannot be read, or is damaged.
+pub fn recover_shards(
+    left: Left<'_>,
+    definitions: &[Arc<QueueDefinition>],
+    shard_count: usize,
+    unix_offset_millis: u64,
+) -> Result<RecoveredShards, StoreError> {
+    let Left { segments, segment_octets, files, read_segment, read_cold } = left;
+    let replay = ReplayOptions { segment_octets, on_damage: OnDamage::Refuse };
+    let history = History::read(segments, replay, &mut *read_segment)?;
+    let durable: AHashMap<QueueId, QueueOptions> = definitions
+        .iter()
+        .filter(|definition| definition.durable)
+        .map(|definition| (definition.id, definition.options.clone()))
+        .collect();
+    let found = look_at_files(&files, &history, read_cold)?;
+    let mut read_extent = |file: &ColdFileId, note: &ExtentNote| {
+        let octets = usize::try_from(note.octets).map_err(io::Error::other);
+        octets
+            .and_then(|octets| read_cold(file, note.offset, octets))
+            .map_err(|error| read_error(file, Some(note.offset), error))
+    };
+    let recovered = recover(&history, &durable, found, unix_offset_millis, false, read_segment, &mut read_extent)?;
+    let mut queues: Vec<AHashMap<QueueId, Queue>> = std::iter::repeat_with(AHashMap::new).take(shard_count).collect();
+    let homes: AHashMap<QueueId, usize> =
+        definitions.iter().map(|definition| (definition.id, usize::from(definition.home.0))).collect();
+    for (id, queue) in recovered.queues {
+        queues[homes[&id]].insert(id, queue);
+    }
+    Ok(RecoveredShards { queues, needless: recovered.needless, counters: history.counters() })
+}
+
+/// What the trailers of files say that the journals say were synced as a whole, and the extents of the others.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn look_at_files(
+    files: &[(ColdFileId, u64)],
+    history: &History,
+    read_cold: ReadCold<'_>,
+) -> Result<Vec<FoundFile>, StoreError> {
+    let look = |(id, octets): &(ColdFileId, u64)| {
+        let mut read = |offset, octets| read_cold(id, offset, octets);
+        let trusted =
+            history.queue(id.queue).and_then(|history| history.cold_files.get(&id.file)).copied().unwrap_or(0);
+        let contents =
+            read_notes(&mut read, *octets, id.queue, trusted).map_err(|error| read_error(id, None, error))?;
+        Ok(FoundFile { queue: id.queue, number: id.file, contents })
+    };
+    files.iter().map(look).collect()
+}
+
+fn read_error(file: &ColdFileId, offset: Option<u64>, error: io::Error) -> StoreError {
+    StoreError::Io { file: cold_path(file), operation: "read", offset, error }
+}
 
 /// A segment file of a queue, as it was found.
 #[derive(Debug)]
@@ -162,7 +253,10 @@ impl Extents<'_, '_> {
         };
         for file in files {
             work.queue.restore_file(file.number, file.contents.sound_octets);
-            for note in &file.contents.notes {
+        }
+        // Where the disk was full in the midst of writing an extent, it was written again later: that one counts.
+        for file in files.iter().rev() {
+            for note in file.contents.notes.iter().rev() {
                 work.position_next = work.position_next.max(note.head.last_position.saturating_add(1));
                 if let Some(extent) = self.look_at(file.number, note, &mut work, damages)? {
                     work.extents.entry(note.head.priority).or_default().push_back(extent);
@@ -190,7 +284,7 @@ impl Extents<'_, '_> {
         let (first, last) = (head.first_position, head.last_position);
         let span = work.spans.entry(head.priority).or_default();
         if span.count_in(first..=last) > 0 {
-            // It was written a second time, since the disk was full in the midst of the first.
+            // It was written a second time.
             return Ok(None);
         }
         span.insert(first, last - first + 1);
@@ -202,6 +296,8 @@ impl Extents<'_, '_> {
             let (count, octets) = (head.persistent_count, head.persistent_octets);
             return Ok(Some(LiveExtent { file, note: *note, count, octets }));
         }
+        // What the journal says of them ends with the epoch, the file does not.
+        settled.iter().for_each(|(first, count)| work.dead.insert(first, count));
         if settled.count() == last - first + 1 {
             return Ok(None);
         }
@@ -228,7 +324,6 @@ impl Extents<'_, '_> {
                 octets += body_octets as u64;
             }
         }
-        settled.iter().for_each(|(first, count)| work.dead.insert(first, count));
         Ok((count > 0).then_some(LiveExtent { file, note: *note, count, octets }))
     }
 }

@@ -39,6 +39,8 @@ pub struct Relocation {
     pub file_octets_min: usize,
     /// No more octets at once to files than this, but one block at the least.
     pub octets_max: usize,
+    /// What is written to a file before another one is begun, in octets.
+    pub file_octets: u64,
 }
 
 impl Queue {
@@ -86,6 +88,7 @@ impl Queue {
             keep_front: 0,
             with_tail: true,
             octets_max: to.octets_max,
+            file_octets: to.file_octets,
         };
         let mut rest = blocks;
         while !rest.is_empty() {

@@ -7,7 +7,7 @@ use super::{
     Attributes, Enqueued, Forwarded, LiveExtent, Load, LogEntry, PageOut, PageOutWish, Position, Queue, Relocation,
 };
 use crate::definitions::QueueOptions;
-use crate::limits::SHARED_BODY_OCTETS_MIN;
+use crate::limits::{QUEUE_SEGMENT_OCTETS, SHARED_BODY_OCTETS_MIN};
 use crate::message::{BodyView, MessageView};
 use crate::queue::load::records;
 use crate::store::{Checkpoint, ExtentNote, RangeSet, take_extent};
@@ -166,7 +166,14 @@ impl World {
     }
 
     fn page_out(&mut self, keep_front: usize, with_tail: bool) {
-        let wish = PageOutWish { queue: QUEUE, unix_offset_millis: OFFSET, keep_front, with_tail, octets_max: 150_000 };
+        let wish = PageOutWish {
+            queue: QUEUE,
+            unix_offset_millis: OFFSET,
+            keep_front,
+            with_tail,
+            octets_max: 150_000,
+            file_octets: QUEUE_SEGMENT_OCTETS,
+        };
         self.writes.extend(self.queue.page_out(&wish, &mut None));
     }
 
@@ -237,6 +244,7 @@ impl World {
             segment_now: self.segment,
             file_octets_min,
             octets_max: 150_000,
+            file_octets: QUEUE_SEGMENT_OCTETS,
         };
         let Self { queue, journal, segment, .. } = self;
         let page_outs =

@@ -1,20 +1,18 @@
 //! What a broker has left in the data directory, read at start. A driver.
 
 use crate::{
-    definitions::{QueueDefinition, QueueId, QueueOptions},
+    definitions::{QueueDefinition, QueueId},
     limits::JOURNAL_SEGMENT_OCTETS,
     queue::{
         Queue,
-        recovery::{FoundFile, recover},
+        recovery::{Left, recover_shards},
     },
     server::start_error::StartError,
     store::{
-        History, StoreError, cold_path,
+        StoreError, cold_path,
         disk::ColdFileId,
         files::{self, FilesOptions, StoreFiles},
-        names::queue_directory,
-        queue_segment::read_notes,
-        replay::{OnDamage, ReplayOptions},
+        names::{SegmentName, queue_directory},
     },
 };
 use ahash::{AHashMap, AHashSet};
@@ -44,69 +42,56 @@ pub(super) fn recover_store(
     let files = StoreFiles::open(directory, options)?;
     let segments = files::journal_segments(directory)?;
     let segment_count = segments.len();
-    let mut read_segment = |name: &crate::store::names::SegmentName| files::read_segment(directory, name);
-    let replay = ReplayOptions { segment_octets: JOURNAL_SEGMENT_OCTETS, on_damage: OnDamage::Refuse };
-    let history = History::read(segments, replay, &mut read_segment)?;
-    let durable: AHashMap<QueueId, QueueOptions> = definitions
-        .iter()
-        .filter(|definition| definition.durable)
-        .map(|definition| (definition.id, definition.options.clone()))
-        .collect();
-    let found = find_files(directory, &history)?;
-    let mut read_extent = |file: &ColdFileId, note: &crate::store::ExtentNote| {
-        let octets = usize::try_from(note.octets).map_err(io::Error::other);
-        octets
-            .and_then(|octets| files::read_cold(directory, file, note.offset, octets))
-            .map_err(|error| read_error(directory, file, Some(note.offset), error))
+    let left = Left {
+        segments,
+        segment_octets: JOURNAL_SEGMENT_OCTETS,
+        files: list_files(directory)?,
+        read_segment: &mut |name: &SegmentName| files::read_segment(directory, name),
+        read_cold: &mut |file, offset, octets| files::read_cold(directory, file, offset, octets),
     };
-    let recovered = recover(&history, &durable, found, unix_offset_millis, false, &mut read_segment, &mut read_extent)?;
-    remove_needless(directory, &recovered.needless, &durable)?;
-    let mut queues: Vec<AHashMap<QueueId, Queue>> = std::iter::repeat_with(AHashMap::new).take(shard_count).collect();
-    let homes: AHashMap<QueueId, usize> =
-        definitions.iter().map(|definition| (definition.id, usize::from(definition.home.0))).collect();
-    let mut messages = 0;
-    for (id, queue) in recovered.queues {
-        messages += queue.message_count();
-        queues[homes[&id]].insert(id, queue);
-    }
+    let recovered = recover_shards(left, definitions, shard_count, unix_offset_millis);
+    let recovered = recovered.map_err(|error| below(directory, error))?;
+    let durable = definitions.iter().filter(|definition| definition.durable).map(|definition| definition.id.0);
+    remove_needless(directory, &recovered.needless, &durable.collect())?;
+    files::sync_queue_names(directory)?;
+    let messages: u64 = recovered.queues.iter().flat_map(|queues| queues.values()).map(Queue::message_count).sum();
     tracing::info!(
         segments = segment_count,
-        records = history.counters().records,
+        records = recovered.counters.records,
         messages,
         milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         "the store is read"
     );
-    Ok(RecoveredStore { files: Arc::new(files), queues })
+    Ok(RecoveredStore { files: Arc::new(files), queues: recovered.queues })
 }
 
-/// All segment files of queues, with what their trailers or extents say.
-pub(super) fn find_files(directory: &Path, history: &History) -> Result<Vec<FoundFile>, StoreError> {
+/// All segment files of queues, with their lengths.
+pub(super) fn list_files(directory: &Path) -> Result<Vec<(ColdFileId, u64)>, StoreError> {
     let mut found = vec![];
     for queue_files in files::queue_files(directory)? {
         let queue = queue_files.queue;
-        for (number, octets) in queue_files.files {
-            let id = ColdFileId { queue, file: number, is_transient: false };
-            let mut read = |offset, octets| files::read_cold(directory, &id, offset, octets);
-            let trusted =
-                history.queue(queue).and_then(|history| history.cold_files.get(&number)).copied().unwrap_or(0);
-            let contents = read_notes(&mut read, octets, queue, trusted)
-                .map_err(|error| read_error(directory, &id, None, error))?;
-            found.push(FoundFile { queue, number, contents });
-        }
+        found.extend(
+            queue_files
+                .files
+                .iter()
+                .map(|(file, octets)| (ColdFileId { queue, file: *file, is_transient: false }, *octets)),
+        );
     }
     Ok(found)
 }
 
-fn read_error(directory: &Path, file: &ColdFileId, offset: Option<u64>, error: io::Error) -> StoreError {
-    StoreError::Io { file: directory.join(cold_path(file)).display().to_string(), operation: "read", offset, error }
+/// Tells the data directory along with the file that could not be read.
+fn below(directory: &Path, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Io { file, operation, offset, error } => {
+            StoreError::Io { file: directory.join(file).display().to_string(), operation, offset, error }
+        }
+        damage @ StoreError::Damage(_) => damage,
+    }
 }
 
 /// Removes files that nothing is needed of, and directories of queues that are not there.
-fn remove_needless(
-    directory: &Path,
-    needless: &[ColdFileId],
-    durable: &AHashMap<QueueId, QueueOptions>,
-) -> Result<(), StoreError> {
+fn remove_needless(directory: &Path, needless: &[ColdFileId], durable: &AHashSet<u64>) -> Result<(), StoreError> {
     let remove = |path: &Path, removed: io::Result<()>| match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(StoreError::Io { file: path.display().to_string(), operation: "remove", offset: None, error })
@@ -115,7 +100,7 @@ fn remove_needless(
     };
     let mut gone: AHashSet<u64> = AHashSet::new();
     for file in needless {
-        if durable.contains_key(&QueueId(file.queue)) {
+        if durable.contains(&file.queue) {
             let path = directory.join(cold_path(file));
             remove(&path, fs::remove_file(&path))?;
         } else {

@@ -18,7 +18,7 @@ use crate::{
         start_error::StartError,
     },
     shard::{
-        PersistenceStart, Shard,
+        PagingSizes, PersistenceStart, Shard,
         event_loop::{self, Gauges, Published, ShardStart},
         mesh::{self, Mail, Mailbox},
     },
@@ -176,6 +176,7 @@ fn persistence(
         queue_memory_octets: (plan.queue_memory_octets.min(plan.memory_limit_octets / 4) / count)
             .max(QUEUE_MEMORY_OCTETS_MIN),
         transient_memory_octets: plan.transient_memory_octets.map_or(u64::MAX, |octets| octets / count),
+        paging_sizes: PagingSizes::default(),
     }
 }
 

@@ -41,6 +41,7 @@ mod transaction;
 mod verdicts;
 
 pub use outbox::Outbox;
+pub use paging::PagingSizes;
 pub use persistence::PersistenceStart;
 pub use state::QueueCell;
 
@@ -96,11 +97,14 @@ impl Shard {
         unix_offset_millis: u64,
         reply_secret: u64,
     ) -> Self {
+        let mut queues = Queues::default();
+        // None is moved to disk without one.
+        queues.set_pageable_from(u64::MAX, 0);
         Self {
             index,
             definitions,
             connections: Connections::default(),
-            queues: Queues::default(),
+            queues,
             outboxes: std::iter::repeat_with(Outbox::default).take(shard_count).collect(),
             routes: RouteCache::default(),
             control_requests: VecDeque::new(),

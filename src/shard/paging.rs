@@ -3,9 +3,9 @@
 use super::{Shard, persistence::Persistence};
 use crate::{
     definitions::QueueId,
-    limits::{PAGE_OUT_OCTETS_MAX, PAGE_OUT_UNDER_WAY_OCTETS_MAX},
+    limits::{PAGE_OUT_OCTETS_MAX, PAGE_OUT_UNDER_WAY_OCTETS_MAX, QUEUE_SEGMENT_OCTETS},
     queue::{Load, PageOut, PageOutWish},
-    store::{AlignedBuffer, ColdFileId, ColdPlace, DiskRequest},
+    store::{AlignedBuffer, ColdFileId, ColdPlace, DiskRequest, cold_path},
 };
 use ahash::AHashMap;
 
@@ -17,10 +17,42 @@ const AHEAD_BLOCKS: [usize; 3] = [24, 6, 2];
 const LOAD_OCTETS_MAX: [usize; 3] = [512 << 10, 256 << 10, 0];
 /// Small queues that are looked at in one turn.
 const SMALL_QUEUES_PER_TURN: usize = 64;
-/// Queues that hold less are left alone, in octets.
-const SMALL_QUEUE_OCTETS_MIN: u64 = 8 << 10;
 /// Buffers that are kept for reuse.
 const BUFFERS_MAX: usize = 2;
+
+/// From which sizes on, and how much at once, messages go to disk. A test makes them small.
+#[derive(Clone, Copy, Debug)]
+pub struct PagingSizes {
+    /// Queues smaller than this are not moved to disk while there are others, in octets.
+    pub queue_octets_min: u64,
+    /// A queue of which nothing could be moved is looked at again once it has grown by so much, in octets.
+    pub queue_octets_step: u64,
+    /// Where many small queues hold much together, those smaller than this stay, in octets.
+    pub small_queue_octets_min: u64,
+    /// What a queue moves at once, in octets, but one block at the least.
+    pub page_out_octets_max: usize,
+    /// What is written to a queue's segment file before another one is begun, in octets.
+    pub file_octets: u64,
+    /// What a queue has in a segment of the journal that is to be used again goes to files where it is so much or more, in
+    /// octets.
+    pub relocated_octets_min: usize,
+    /// The same where much would have to be forwarded otherwise.
+    pub relocated_octets_min_crowded: usize,
+}
+
+impl Default for PagingSizes {
+    fn default() -> Self {
+        Self {
+            queue_octets_min: 512 << 10,
+            queue_octets_step: 64 << 10,
+            small_queue_octets_min: 8 << 10,
+            page_out_octets_max: PAGE_OUT_OCTETS_MAX,
+            file_octets: QUEUE_SEGMENT_OCTETS,
+            relocated_octets_min: 32 << 10,
+            relocated_octets_min_crowded: 2 << 10,
+        }
+    }
+}
 
 /// What is under way for a queue.
 struct UnderWay {
@@ -34,6 +66,7 @@ struct UnderWay {
 
 /// See the module's documentation.
 pub(super) struct Paging {
+    pub sizes: PagingSizes,
     queue_memory_octets: u64,
     transient_memory_octets: u64,
     under_way: AHashMap<u64, UnderWay>,
@@ -57,8 +90,9 @@ pub(super) struct Paging {
 }
 
 impl Paging {
-    pub fn new(queue_memory_octets: u64, transient_memory_octets: u64) -> Self {
+    pub fn new(sizes: PagingSizes, queue_memory_octets: u64, transient_memory_octets: u64) -> Self {
         Self {
+            sizes,
             queue_memory_octets,
             transient_memory_octets,
             under_way: AHashMap::new(),
@@ -100,10 +134,11 @@ impl Paging {
         self.page_out_octets
     }
 
-    /// The disk may have room again. `is_over` tells whether memory is over what it should be.
-    pub fn handle_tick(&mut self, is_over: bool) {
+    /// The disk may have room again.
+    pub fn handle_tick(&mut self) {
+        // Nothing was refused since the last one, and nothing is on its way that may be.
+        self.is_full &= self.is_refused || !self.page_outs.is_empty();
         self.is_refused = false;
-        self.is_full &= is_over;
     }
 
     /// A number that no other request has.
@@ -195,7 +230,8 @@ impl Shard {
                 unix_offset_millis,
                 keep_front: KEEP_FRONT_BLOCKS,
                 with_tail: false,
-                octets_max: PAGE_OUT_OCTETS_MAX,
+                octets_max: paging.sizes.page_out_octets_max,
+                file_octets: paging.sizes.file_octets,
             };
             let mut buffer = paging.buffers.pop();
             let page_out = cell.queue.page_out(&wish, &mut buffer);
@@ -230,7 +266,10 @@ impl Shard {
             let Some(cell) = queues.get_mut(slot) else { continue };
             let is_logged = cell.queue.is_logged();
             let is_meant = if is_logged { is_short } else { is_all_short };
-            if !is_meant || cell.queue.octets_held() < SMALL_QUEUE_OCTETS_MIN {
+            // A large one is moved block by block: a block that is not full takes more room than it has to.
+            let sizes = &paging.sizes;
+            let is_small = (sizes.small_queue_octets_min..sizes.queue_octets_min).contains(&cell.queue.octets_held());
+            if !is_meant || !is_small {
                 continue;
             }
             let wish = PageOutWish {
@@ -238,7 +277,8 @@ impl Shard {
                 unix_offset_millis: *unix_offset_millis,
                 keep_front: 0,
                 with_tail: true,
-                octets_max: PAGE_OUT_OCTETS_MAX,
+                octets_max: paging.sizes.page_out_octets_max,
+                file_octets: paging.sizes.file_octets,
             };
             cell.queue.evict(1);
             let mut buffer = paging.buffers.pop();
@@ -324,10 +364,7 @@ impl Shard {
         let Some(cell) = self.queues.with_id(slot, id) else { return };
         if let Err((offset, fault)) = cell.queue.loaded(&extents, octets.as_slice(), unix_offset_millis) {
             let offset = place.offset + offset as u64;
-            persistence.failure = Some(format!(
-                "the queue segment file {} of queue {:016x} is damaged at offset {offset}: {fault}",
-                place.file.file, place.file.queue
-            ));
+            persistence.failure = Some(format!("{} is damaged at offset {offset}: {fault}", cold_path(&place.file)));
             return;
         }
         self.queues.account(slot);

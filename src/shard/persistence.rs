@@ -3,7 +3,13 @@
 //! Messages are put into the journal as they are enqueued, what is gone at the end of each turn. Who waits for a batch to be on
 //! disk (publishers, queues that are about to deliver, files that are to be removed) stands in one row by the batches' numbers.
 
-use super::{Shard, paging::Paging, recycling::Recycling, shard_message::Asker, state::QueueCell};
+use super::{
+    Shard,
+    paging::{Paging, PagingSizes},
+    recycling::Recycling,
+    shard_message::Asker,
+    state::QueueCell,
+};
 use crate::{
     connection::{Pause, QueueHandle},
     definitions::{QueueDefinition, QueueId},
@@ -25,6 +31,8 @@ pub struct PersistenceStart {
     pub queue_memory_octets: u64,
     /// The same for messages that end with the process.
     pub transient_memory_octets: u64,
+    /// From which sizes on they are moved.
+    pub paging_sizes: PagingSizes,
 }
 
 impl PersistenceStart {
@@ -35,6 +43,7 @@ impl PersistenceStart {
             restored: AHashMap::new(),
             queue_memory_octets: QUEUE_MEMORY_OCTETS_DEFAULT,
             transient_memory_octets: u64::MAX,
+            paging_sizes: PagingSizes::default(),
         }
     }
 }
@@ -54,6 +63,8 @@ enum Waiting {
     File(ColdFileId),
     /// A deleted queue's files, which may then be removed.
     Queue(u64),
+    /// A segment of the journal, which may then be used again.
+    Segment(DiskRequest),
 }
 
 /// See the module's documentation.
@@ -84,7 +95,7 @@ impl Persistence {
             repeats: false,
             last_published: None,
             has_paused: false,
-            paging: Paging::new(start.queue_memory_octets, start.transient_memory_octets),
+            paging: Paging::new(start.paging_sizes, start.queue_memory_octets, start.transient_memory_octets),
             recycling: Recycling::default(),
             restored: start.restored,
             failure: None,
@@ -137,6 +148,11 @@ impl Persistence {
         self.wait(Waiting::Delivery { queue, below });
     }
 
+    /// Has a segment of the journal given back once all that was put until now is on disk.
+    pub fn await_retirement(&mut self, request: DiskRequest) {
+        self.wait(Waiting::Segment(request));
+    }
+
     fn wait(&mut self, waiting: Waiting) {
         self.waiters.push_back(Waiter { sequence: self.journal.appended(), waiting });
     }
@@ -172,6 +188,7 @@ impl Shard {
     /// Has what is persistent outlive the process.
     #[must_use]
     pub fn with_persistence(mut self, start: PersistenceStart) -> Self {
+        self.queues.set_pageable_from(start.paging_sizes.queue_octets_min, start.paging_sizes.queue_octets_step);
         self.persistence = Some(Box::new(Persistence::new(start)));
         self
     }
@@ -236,7 +253,7 @@ impl Shard {
                     persistence.journal.put_checkpoint(&checkpoint);
                 }
             });
-            if cell.queue.has_files() || tells_much {
+            if !is_transient && (cell.queue.has_files() || tells_much) {
                 persistence.recycling.note(cell, slot, persistence.journal.gathering_segment());
             }
             for file in cell.queue.take_gone_files() {
@@ -336,6 +353,7 @@ impl Shard {
                     }
                 }
                 Waiting::File(file) => persistence.requests.push_back(DiskRequest::RemoveFile { file }),
+                Waiting::Segment(request) => persistence.requests.push_back(request),
                 Waiting::Queue(queue) => {
                     persistence.requests.push_back(DiskRequest::RemoveQueue { queue, is_transient: false });
                 }
@@ -353,10 +371,9 @@ impl Shard {
 
     /// What is to be done about ten times a second.
     pub(super) fn tick_persistence(&mut self) {
-        let is_over = self.is_over_memory();
         let Some(persistence) = &mut self.persistence else { return };
         persistence.journal.handle_tick();
-        persistence.paging.handle_tick(is_over);
+        persistence.paging.handle_tick();
         self.look_at_pressure();
     }
 

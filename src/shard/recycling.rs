@@ -9,16 +9,13 @@
 use super::{Shard, persistence::Persistence, state::QueueCell};
 use crate::{
     definitions::QueueId,
-    limits::{PAGE_OUT_OCTETS_MAX, PAGE_OUT_UNDER_WAY_OCTETS_MAX},
+    limits::PAGE_OUT_UNDER_WAY_OCTETS_MAX,
     queue::{Forwarded, Relocation},
     store::{ColdFileId, DiskRequest, Entry},
 };
+use ahash::AHashMap;
 use std::collections::VecDeque;
 
-/// Messages that nobody has passed go to files where they are so many octets or more.
-const FILE_OCTETS_MIN: usize = 32 << 10;
-/// The same where much would have to be forwarded otherwise.
-const FILE_OCTETS_MIN_CROWDED: usize = 2 << 10;
 /// So many octets are forwarded in one turn.
 const FORWARD_OCTETS_PER_TURN: usize = 512 << 10;
 /// So many queues are looked at in one turn.
@@ -51,8 +48,10 @@ struct Work {
     stage: Stage,
     /// Octets that were forwarded.
     forwarded: usize,
-    /// Files of queues that were synced, with how much of each was written.
-    files: Vec<(u32, QueueId, u32, u64)>,
+    /// Octets that were put into the journal, checkpoints included.
+    carried: u64,
+    /// Files that are being synced, with how much of each was written.
+    files: Vec<(ColdFileId, u64)>,
     /// How often the disk had refused something before.
     refusals: u64,
 }
@@ -64,6 +63,8 @@ pub(super) struct Recycling {
     work: Option<Work>,
     /// Whether the journals of processes that have ended are still needed.
     has_older: bool,
+    /// What was put into the journal again for each of the last segments, in octets.
+    carried: VecDeque<u64>,
 }
 
 impl Recycling {
@@ -160,8 +161,11 @@ impl Shard {
             }
             Stage::Sync(_) => false,
             Stage::Tell => {
-                self.tell_files(work);
+                self.leave_out_refused(work);
                 let persistence = self.persistence.as_mut().expect("it was there");
+                for (file, octets) in std::mem::take(&mut work.files) {
+                    persistence.journal.put_cold_file(file.queue, file.file, octets);
+                }
                 persistence.journal.demand();
                 work.stage = Stage::Commit(persistence.journal.appended());
                 false
@@ -189,7 +193,9 @@ impl Shard {
         let Self { queues, persistence, .. } = self;
         let persistence = persistence.as_mut().expect("it was there");
         let segment_octets = persistence.journal.segment_octets();
+        let sizes = persistence.paging.sizes;
         let (mut at, mut forwarded) = (next, 0);
+        let before_all = persistence.journal.pending_octets();
         while at < work.queues.len()
             && at - next < QUEUES_PER_TURN
             && forwarded < FORWARD_OCTETS_PER_TURN
@@ -209,8 +215,13 @@ impl Shard {
                 unix_offset_millis,
                 segment: u32::try_from(work.segment).expect("a process does not fill so many segments"),
                 segment_now: persistence.segment(),
-                file_octets_min: if is_crowded { FILE_OCTETS_MIN_CROWDED } else { FILE_OCTETS_MIN },
-                octets_max: PAGE_OUT_OCTETS_MAX,
+                file_octets_min: if is_crowded {
+                    sizes.relocated_octets_min_crowded
+                } else {
+                    sizes.relocated_octets_min
+                },
+                octets_max: sizes.page_out_octets_max,
+                file_octets: sizes.file_octets,
             };
             let before = persistence.journal.pending_octets();
             let journal = &mut persistence.journal;
@@ -234,7 +245,23 @@ impl Shard {
         }
         persistence.repeats = false;
         self.tell_journal();
+        let persistence = self.persistence.as_ref().expect("it was there");
+        work.carried += (persistence.journal.pending_octets() - before_all) as u64;
         at
+    }
+
+    /// What the disk had no room for since the files were looked at is not said to be there.
+    fn leave_out_refused(&mut self, work: &mut Work) {
+        let mut there: AHashMap<(u64, u32), u64> = AHashMap::new();
+        for (slot, id) in &work.queues {
+            let files = self.queues.with_id(*slot, *id).map_or_else(Vec::new, |cell| cell.queue.files());
+            there.extend(files.into_iter().map(|(file, octets)| ((id.0, file), octets)));
+        }
+        work.files.retain_mut(|(file, octets)| {
+            let now = there.get(&(file.queue, file.file)).copied();
+            *octets = (*octets).min(now.unwrap_or(0));
+            now.is_some()
+        });
     }
 
     /// Has the files synced that the queues have written to.
@@ -243,11 +270,14 @@ impl Shard {
         let persistence = persistence.as_mut().expect("it was there");
         let mut dirty = vec![];
         for (slot, id) in &work.queues {
-            let Some(cell) = queues.with_id(*slot, *id) else { continue };
+            let Some(cell) = queues.with_id(*slot, *id).filter(|cell| cell.queue.is_logged()) else { continue };
             let queue = id.0;
             let synced = cell.queue.take_dirty_files();
             dirty.extend(synced.into_iter().map(|file| ColdFileId { queue, file, is_transient: false }));
-            work.files.extend(cell.queue.files().into_iter().map(|(file, octets)| (*slot, *id, file, octets)));
+            let files = cell.queue.files();
+            work.files.extend(
+                files.into_iter().map(|(file, octets)| (ColdFileId { queue, file, is_transient: false }, octets)),
+            );
         }
         if dirty.is_empty() {
             work.stage = Stage::Tell;
@@ -256,18 +286,6 @@ impl Shard {
         let token = persistence.paging.next_token();
         work.stage = Stage::Sync(token);
         persistence.requests.push_back(DiskRequest::SyncFiles { files: dirty, token });
-    }
-
-    /// Tells the journal which of the files must be there: not those that have gone while they were synced, of which it was told
-    /// before.
-    fn tell_files(&mut self, work: &mut Work) {
-        let Self { queues, persistence, .. } = self;
-        let persistence = persistence.as_mut().expect("it was there");
-        for (slot, id, file, octets) in std::mem::take(&mut work.files) {
-            if queues.with_id(slot, id).is_some_and(|cell| cell.queue.has_file(file)) {
-                persistence.journal.put_cold_file(id.0, file, octets);
-            }
-        }
     }
 }
 
@@ -283,6 +301,7 @@ impl Persistence {
             queues: self.recycling.take_queues(segment),
             stage: Stage::Relocate(0),
             forwarded: 0,
+            carried: 0,
             files: vec![],
             refusals: self.paging.refusals(),
         })
@@ -295,7 +314,12 @@ impl Persistence {
             self.requests.push_back(DiskRequest::RetireOldEpochs);
         } else {
             let request = self.journal.retire(work.segment);
-            self.requests.push_back(request);
+            let (oldest, current) = self.journal.segments();
+            self.recycling.carried.push_front(work.carried);
+            self.recycling.carried.truncate(usize::try_from(current - oldest + 1).expect("few"));
+            self.journal.set_carried(self.recycling.carried.iter().sum());
+            self.journal.demand();
+            self.await_retirement(request);
         }
     }
 }

@@ -121,11 +121,6 @@ pub struct QueueCell {
     accounted_octets: u64,
 }
 
-/// Queues smaller than this are not moved to disk while there are others, in octets.
-const PAGEABLE_OCTETS_MIN: u64 = 512 << 10;
-/// A queue of which nothing could be moved is looked at again once it has grown by so much, in octets.
-const PAGEABLE_OCTETS_STEP: u64 = 64 << 10;
-
 /// The queues that have their home on a shard.
 #[derive(Default)]
 pub(super) struct Queues {
@@ -145,6 +140,9 @@ pub(super) struct Queues {
     untold: Vec<u32>,
     /// Those that may be moved to disk, each once: those that end with the process, and those that do not.
     pageable: [VecDeque<u32>; 2],
+    /// See [`PagingSizes`](super::PagingSizes).
+    pageable_octets_min: u64,
+    pageable_octets_step: u64,
     /// Memory of their messages, in octets.
     pub octets_held: u64,
     /// The part of it that belongs to queues that outlive the process.
@@ -152,6 +150,11 @@ pub(super) struct Queues {
 }
 
 impl Queues {
+    /// From how many octets on queues may be moved to disk, and after how many more it is tried again.
+    pub fn set_pageable_from(&mut self, octets_min: u64, octets_step: u64) {
+        (self.pageable_octets_min, self.pageable_octets_step) = (octets_min, octets_step);
+    }
+
     pub fn insert(&mut self, definition: Arc<QueueDefinition>, queue: Queue, now: u64) -> u32 {
         let consumers = Consumers::new(definition.options.single_active_consumer);
         let cell = QueueCell {
@@ -162,7 +165,7 @@ impl Queues {
             is_expiring: false,
             is_untold: false,
             is_pageable: false,
-            pageable_from_octets: PAGEABLE_OCTETS_MIN,
+            pageable_from_octets: self.pageable_octets_min,
             noted_segment: 0,
             waiting_gets: VecDeque::new(),
             used_at: now,
@@ -355,7 +358,8 @@ impl Queues {
     pub fn leave_pageable(&mut self, slot: u32) {
         if let Some(cell) = self.cells[slot as usize].as_deref_mut() {
             cell.is_pageable = false;
-            cell.pageable_from_octets = (cell.accounted_octets + PAGEABLE_OCTETS_STEP).max(PAGEABLE_OCTETS_MIN);
+            cell.pageable_from_octets =
+                (cell.accounted_octets + self.pageable_octets_step).max(self.pageable_octets_min);
             let list = &mut self.pageable[usize::from(cell.queue.is_logged())];
             list.retain(|other| *other != slot);
         }
@@ -374,7 +378,7 @@ impl Queues {
 
     /// The slots in use.
     pub fn slots(&self) -> Vec<u32> {
-        self.by_id.values().copied().collect()
+        (0u32..).zip(&self.cells).filter(|(_, cell)| cell.is_some()).map(|(slot, _)| slot).collect()
     }
 
     /// The queue in this slot, if it is the one that is meant.

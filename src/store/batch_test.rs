@@ -60,6 +60,7 @@ fn check_read(read: Record<'_>, written: &Owned, last: &mut Option<[Vec<u8>; 4]>
         (Record::ColdFile { queue, file, octets }, _) => assert_eq!(*written, Owned::ColdFile(queue, file, octets)),
         (Record::ColdGone { queue, file }, _) => assert_eq!(*written, Owned::ColdGone(queue, file)),
         (Record::Mark, _) => assert_eq!(*written, Owned::Mark),
+        (Record::Oldest { .. }, _) => panic!("it was not written"),
         (read, _) => panic!("{read:?} was written as {written:?}"),
     }
 }
@@ -299,11 +300,15 @@ fn file_of(extents: u64) -> (AlignedBuffer, Vec<ExtentNote>) {
 }
 
 fn contents(file: &[u8], queue: u64) -> SegmentContents {
+    contents_of(file, queue, 0)
+}
+
+fn contents_of(file: &[u8], queue: u64, trusted_octets: u64) -> SegmentContents {
     let mut read = |offset: u64, octets: usize| {
         let offset = usize::try_from(offset).expect("short");
         Ok(file.get(offset..offset + octets).expect("reads are within the file").to_vec())
     };
-    read_notes(&mut read, file.len() as u64, queue, 0).expect("reading does not fail")
+    read_notes(&mut read, file.len() as u64, queue, trusted_octets).expect("reading does not fail")
 }
 
 /// Goal: a complete file is known by its trailer. Method: trailers of one page and of several; another queue's file.
@@ -314,8 +319,11 @@ fn a_trailer_lists_the_extents() {
         let unfinished = out.len();
         put_trailer(&mut out, &notes);
         assert_eq!(out.len() - unfinished, trailer_octets(notes.len()));
-        let found = contents(out.as_slice(), 5);
+        let found = contents_of(out.as_slice(), 5, out.len() as u64);
         assert!(found.is_complete && found.sound_octets == out.len() as u64);
+        assert_eq!(found.notes, notes);
+        let found = contents_of(out.as_slice(), 5, out.len() as u64 - 1);
+        assert!(!found.is_complete, "it is not known to be durable as a whole");
         assert_eq!(found.notes, notes);
         assert_eq!(contents(out.as_slice(), 6), SegmentContents::default(), "another queue's");
         // Without the trailer, or with one that is damaged, the extents themselves say it.

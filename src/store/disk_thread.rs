@@ -176,6 +176,8 @@ struct ColdDisk {
     created_directory: bool,
     /// Queues in whose directories files were removed since the last sync.
     removed_in: AHashSet<u64>,
+    /// Files that something was missing of since the disk was full: whatever was behind that would not be found again.
+    cut_off: AHashSet<ColdFileId>,
     /// Whether a segment was retired since names in the journals' directory were made durable.
     has_retired: bool,
 }
@@ -188,6 +190,7 @@ impl ColdDisk {
             created_in: AHashSet::new(),
             created_directory: false,
             removed_in: AHashSet::new(),
+            cut_off: AHashSet::new(),
             has_retired: false,
         }
     }
@@ -216,10 +219,17 @@ impl ColdDisk {
                 self.files.retire_old_epochs()?;
                 None
             }
-            DiskRequest::WriteExtents { place, octets, token } => Some(match self.write(&place, &octets)? {
-                Room::Done => DiskReply::Written { token, octets },
-                Room::Full => DiskReply::WriteRefused { token, octets },
-            }),
+            DiskRequest::WriteExtents { place, octets, token } => {
+                let is_cut_off = place.offset > 0 && self.cut_off.contains(&place.file);
+                let room = if is_cut_off { Room::Full } else { self.write(&place, &octets)? };
+                Some(match room {
+                    Room::Done => DiskReply::Written { token, octets },
+                    Room::Full => {
+                        self.cut_off.insert(place.file);
+                        DiskReply::WriteRefused { token, octets }
+                    }
+                })
+            }
             DiskRequest::ReadExtents { place, octets, token } => {
                 Some(DiskReply::Read { token, octets: self.read(&place, octets)? })
             }
@@ -229,6 +239,7 @@ impl ColdDisk {
             }
             DiskRequest::RemoveFile { file } => {
                 remove(&self.path(&file))?;
+                self.cut_off.remove(&file);
                 if !file.is_transient {
                     self.removed_in.insert(file.queue);
                 }
@@ -237,6 +248,7 @@ impl ColdDisk {
             DiskRequest::RemoveQueue { queue, is_transient } => {
                 remove_directory(&self.files.directory().join(queue_directory(queue, is_transient)))?;
                 self.created_in.remove(&(queue, is_transient));
+                self.cut_off.retain(|file| (file.queue, file.is_transient) != (queue, is_transient));
                 None
             }
         })
@@ -305,7 +317,11 @@ impl ColdDisk {
     fn sync(&mut self, files: &[ColdFileId]) -> Result<(), StoreError> {
         for file in files.iter().filter(|file| !file.is_transient) {
             let path = self.path(file);
-            let synced = File::open(&path).and_then(|file| file.sync_data());
+            let synced = match File::open(&path) {
+                // There was not even room to create it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && self.cut_off.contains(file) => continue,
+                opened => opened.and_then(|file| file.sync_data()),
+            };
             synced.map_err(failed(&path, "sync"))?;
         }
         for file in files {

@@ -128,6 +128,18 @@ pub fn queue_files(directory: &Path) -> Result<Vec<QueueFiles>, StoreError> {
     Ok(found)
 }
 
+/// Makes it durable which files the queues have: a process that was killed may not have come to that.
+///
+/// # Errors
+/// A directory cannot be synced.
+pub fn sync_queue_names(directory: &Path) -> Result<(), StoreError> {
+    let queues = directory.join(QUEUES_DIRECTORY);
+    for queue in list(&queues)?.iter().filter_map(|name| parse_queue_directory(name)) {
+        sync_directory(&directory.join(queue_directory(queue, false)))?;
+    }
+    sync_directory(&queues)
+}
+
 /// Reads `octets` at `offset` of a queue segment file.
 ///
 /// # Errors

@@ -110,6 +110,8 @@ pub struct Journal {
     is_starved: bool,
     /// ... and it is not to be asked for again yet.
     is_patient: bool,
+    /// Segments that may be in use besides those that were aimed at.
+    segments_more: u64,
     counters: JournalCounters,
 }
 
@@ -144,6 +146,7 @@ impl Journal {
             is_preparing: false,
             is_starved: false,
             is_patient: false,
+            segments_more: 0,
             counters: JournalCounters::default(),
         }
     }
@@ -439,18 +442,27 @@ impl Journal {
         (self.oldest, self.current)
     }
 
+    /// Says how many octets are put in again on the way once through all segments. So that this is less than half of what is
+    /// written, more segments may be in use; else it would go on forever where nothing else is written.
+    pub fn set_carried(&mut self, octets: u64) {
+        self.segments_more = (2 * octets).div_ceil(self.options.segment_octets);
+    }
+
     /// The oldest segment, where more are in use than should be.
     pub fn wants_recycling(&self) -> Option<u64> {
         let in_use = self.current - self.oldest + 1;
-        (in_use > self.options.segments_target as u64).then_some(self.oldest)
+        (in_use > self.options.segments_target as u64 + self.segments_more).then_some(self.oldest)
     }
 
-    /// Gives the oldest segment back. Whatever lives in it was put in again, or is in a queue segment file, durably.
+    /// Gives the oldest segment back. Whatever lives in it was put in again, or is in a queue segment file, durably. Puts in
+    /// that it may be missing: what is returned is for the disk once that is durable ([`appended`](Self::appended)).
     pub fn retire(&mut self, segment: u64) -> DiskRequest {
         assert_eq!(segment, self.oldest, "the oldest segment goes first");
         assert!(segment < self.current, "retired the segment that is written");
         self.oldest += 1;
         self.is_patient = false;
+        record::put_oldest(&mut self.gathering, self.oldest);
+        self.after_put();
         DiskRequest::RetireSegment { segment }
     }
 

@@ -18,6 +18,7 @@ fn records(octets: &AlignedBuffer) -> Vec<String> {
         Record::Message { entry, .. } => format!("message {}", entry.position),
         Record::Settled { queue, first, count } => format!("settled {queue} {first} {count}"),
         Record::Mark => String::from("mark"),
+        Record::Oldest { segment } => format!("oldest {segment}"),
         other => format!("{other:?}"),
     };
     Records::new(found.records).map(|record| kind(record.expect("it was written"))).collect()

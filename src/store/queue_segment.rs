@@ -67,9 +67,9 @@ pub fn put_trailer(out: &mut AlignedBuffer, notes: &[ExtentNote]) {
     trailer[octets - FOOTER_OCTETS + 8..][..4].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// Finds out what is in a file of `file_octets` that belongs to `queue`: from its trailer, else from its extents, each of
-/// which is read and proved then, but for those before `trusted_octets`, which the journal knows to be durable: of these only the
-/// head is read. `read` gives so many octets from an offset.
+/// Finds out what is in a file of `file_octets` that belongs to `queue`: from its trailer, if the journal knows the whole file to be
+/// durable (`trusted_octets`), else from its extents, each of which is read and proved then, but for those before
+/// `trusted_octets`: of these only the head is read. `read` gives so many octets from an offset.
 ///
 /// # Errors
 /// Those of `read`. What is damaged is no error but not sound.
@@ -79,7 +79,10 @@ pub fn read_notes(
     queue: u64,
     trusted_octets: u64,
 ) -> io::Result<SegmentContents> {
-    if let Some(notes) = read_trailer(read, file_octets, queue)? {
+    // A trailer may be there, after a failure of the power, without the extents that it lists.
+    if trusted_octets >= file_octets
+        && let Some(notes) = read_trailer(read, file_octets, queue)?
+    {
         return Ok(SegmentContents { notes, is_complete: true, sound_octets: file_octets });
     }
     let mut contents = SegmentContents::default();

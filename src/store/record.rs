@@ -13,6 +13,7 @@
 //! 6 ColdFile   queue v, file v, octets v
 //! 7 ColdGone   queue v, file v
 //! 8 Mark
+//! 9 Oldest     segment v
 //! ```
 //!
 //! Each begins with the octet of its kind. It knows nothing of batches: that [`Same`](Record::Message) refers to the last
@@ -30,6 +31,7 @@ const CHECKPOINT: u8 = 5;
 const COLD_FILE: u8 = 6;
 const COLD_GONE: u8 = 7;
 const MARK: u8 = 8;
+const OLDEST: u8 = 9;
 
 const DELIVERED: u8 = 1;
 const HAS_EXPIRY: u8 = 1 << 1;
@@ -139,6 +141,11 @@ pub enum Record<'a> {
     },
     /// Nothing. What is before it is known to have been written.
     Mark,
+    /// Segments of this journal before this one are not needed any more, and may be missing. This one may not.
+    Oldest {
+        /// The segment's number.
+        segment: u64,
+    },
 }
 
 /// The octets are no record. Where their checksum is right, they were written by something else.
@@ -200,6 +207,11 @@ pub(super) fn put_cold_gone(out: &mut AlignedBuffer, queue: u64, file: u32) {
 /// Appends a record that says nothing.
 pub(super) fn put_mark(out: &mut AlignedBuffer) {
     put_numbers(out, MARK, []);
+}
+
+/// Appends that older segments of this journal may be missing.
+pub(super) fn put_oldest(out: &mut AlignedBuffer, segment: u64) {
+    put_numbers(out, OLDEST, [segment]);
 }
 
 /// Appends one part of a checkpoint, the one with these of its ranges.
@@ -308,6 +320,7 @@ impl<'a> Records<'a> {
             COLD_FILE => Record::ColdFile { queue: self.number()?, file: self.file()?, octets: self.number()? },
             COLD_GONE => Record::ColdGone { queue: self.number()?, file: self.file()? },
             MARK => Record::Mark,
+            OLDEST => Record::Oldest { segment: self.number()? },
             _ => return None,
         })
     }

@@ -7,6 +7,7 @@
 //! It knows no disk: segments are given by a closure.
 
 use super::damage::{Damage, DamageKind, StoreError};
+use super::journal::FIRST_SEGMENT;
 pub use super::journal_walk::{OnDamage, ReadSegment, ReplayOptions};
 use super::journal_walk::{Place, walk};
 use super::names::SegmentName;
@@ -118,7 +119,7 @@ impl QueueHistory {
                 self.cold_files.remove(file);
                 self.cold_gone.insert(*file);
             }
-            Record::Mark => {}
+            Record::Mark | Record::Oldest { .. } => {}
         }
     }
 
@@ -184,7 +185,8 @@ impl History {
     ) -> Result<History, StoreError> {
         let mut queues: AHashMap<u64, QueueHistory> = AHashMap::new();
         let mut counters = ReplayCounters::default();
-        let damages = walk(&segments, options, read, &mut |place, batch| {
+        let mut oldest: AHashMap<(u64, u16), u64> = AHashMap::new();
+        let mut damages = walk(&segments, options, read, &mut |place, batch| {
             counters.batches += 1;
             if place.is_behind_damage {
                 queues.values_mut().for_each(|history| history.parts = None);
@@ -192,12 +194,20 @@ impl History {
             for record in Records::new(batch.records) {
                 let record = record.map_err(|_| unreadable(place))?;
                 counters.records += 1;
+                if let Record::Oldest { segment } = record {
+                    oldest.insert((place.segment.epoch, place.segment.shard), segment);
+                }
                 if let Some(queue) = queue_of(&record) {
                     queues.entry(queue).or_default().apply(&record);
                 }
             }
             Ok(())
         })?;
+        let missing = missing_fronts(&segments, &oldest);
+        if let (Some(first), OnDamage::Refuse) = (missing.first(), options.on_damage) {
+            return Err(first.clone().into());
+        }
+        damages.extend(missing);
         Ok(History { segments, options, queues, damages, counters })
     }
 
@@ -324,6 +334,17 @@ impl History {
     }
 }
 
+/// Segments that are missing before all others of their journals, where `oldest` does not say that they may be.
+fn missing_fronts(segments: &[SegmentName], oldest: &AHashMap<(u64, u16), u64>) -> Vec<Damage> {
+    let journals = segments.chunk_by(|one, next| (one.epoch, one.shard) == (next.epoch, next.shard));
+    let missing = journals.filter_map(|journal| {
+        let first = journal.first().expect("a chunk is not empty");
+        let needed = oldest.get(&(first.epoch, first.shard)).copied().unwrap_or(FIRST_SEGMENT);
+        (first.segment > needed).then(|| SegmentName { segment: first.segment - 1, ..*first })
+    });
+    missing.map(|name| Damage { file: name.path(), offset: 0, what: DamageKind::Missing }).collect()
+}
+
 fn unreadable(place: &Place<'_>) -> Damage {
     Damage { file: place.segment.path(), offset: place.offset, what: DamageKind::Record }
 }
@@ -336,6 +357,6 @@ fn queue_of(record: &Record<'_>) -> Option<u64> {
         | Record::ColdFile { queue, .. }
         | Record::ColdGone { queue, .. } => Some(*queue),
         Record::Checkpoint { checkpoint, .. } => Some(checkpoint.queue),
-        Record::Mark => None,
+        Record::Mark | Record::Oldest { .. } => None,
     }
 }

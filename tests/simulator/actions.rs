@@ -194,13 +194,15 @@ impl Client {
     pub fn consume_from(&mut self, context: &mut Context, number: u16, queue: usize, no_ack: bool, is_exclusive: bool) {
         self.tags_given += 1;
         let tag = format!("c{}.{}", self.index, self.tags_given);
-        let name = context.ledger.topology.queues[queue].name.clone();
+        let note = &mut context.ledger.topology.queues[queue];
+        note.is_touched = true;
+        let name = note.name.clone();
         let channel = self.channels.get_mut(&number).expect("it is open");
         let mut prefetch = if no_ack { 0 } else { channel.prefetch_per_consumer };
         if prefetch > 1 && context.strikes(Mutation::LowerPrefetch) {
             prefetch -= 1;
         }
-        let consumer = ConsumerNote { queue, no_ack, prefetch, last_sequence: HashMap::new() };
+        let consumer = ConsumerNote { queue, no_ack, prefetch, is_audit: false, last_sequence: HashMap::new() };
         channel.consumers.insert(tag.clone(), consumer);
         let method = basic::Consume {
             queue: name.as_bytes(),
@@ -214,6 +216,13 @@ impl Client {
         context
             .trace(|| format!("client {} consumes {name} as {tag}, no_ack {no_ack}, prefetch {prefetch}", self.index));
         self.ask(context, number, &Method::BasicConsume(method), Pending::Consume(tag.clone()));
+    }
+
+    /// Consumes all that is in a queue, as the first to do so since the broker was started.
+    pub fn audit(&mut self, context: &mut Context, number: u16, queue: usize) {
+        self.consume_from(context, number, queue, false, false);
+        let consumers = &mut self.channels.get_mut(&number).expect("it is open").consumers;
+        consumers.values_mut().for_each(|consumer| consumer.is_audit = true);
     }
 
     fn cancel(&mut self, context: &mut Context, number: u16) {
@@ -231,7 +240,8 @@ impl Client {
 
     fn get(&mut self, context: &mut Context, number: u16) {
         let Some(queue) = self.choose_queue(context) else { return };
-        let note = &context.ledger.topology.queues[queue];
+        let note = &mut context.ledger.topology.queues[queue];
+        note.is_touched = true;
         let (name, allows_no_ack) = (note.name.clone(), note.allows_no_ack);
         let no_ack = allows_no_ack && context.random.permille(500);
         let get = Method::BasicGet(basic::Get { queue: name.as_bytes(), no_ack });
@@ -253,7 +263,8 @@ impl Client {
         let auto_delete = context.random.permille(400);
         let owner = is_exclusive.then_some(self.index);
         let allows_no_ack = context.random.permille(300);
-        let queue = context.ledger.topology.add_queue(owner, auto_delete, allows_no_ack);
+        let is_durable = context.is_durable && !is_exclusive && context.random.permille(800);
+        let queue = context.ledger.topology.add_queue(owner, auto_delete, allows_no_ack, is_durable);
         self.declare_queue(context, number, queue);
     }
 
@@ -263,7 +274,7 @@ impl Client {
         let method = queue::Declare {
             queue: name.as_bytes(),
             passive: false,
-            durable: false,
+            durable: note.is_durable,
             exclusive,
             auto_delete,
             no_wait: false,
@@ -426,7 +437,7 @@ impl Client {
         let is_mandatory = context.random.permille(200);
         let mut message = Message::new(exchange, &key, octets, is_mandatory);
         let id = context.ledger.next_id();
-        message.properties = choose_properties(context, id, octets);
+        (message.properties, message.is_persistent) = choose_properties(context, id, octets);
         let channel = self.channels.get_mut(&number).expect("it is open");
         channel.sequence += 1;
         (message.publisher, message.sequence) = (channel.incarnation, channel.sequence);
@@ -490,14 +501,17 @@ fn choose_target(context: &mut Context) -> (&'static str, String) {
 }
 
 /// The raw properties; they carry the message's number if the body can't.
-fn choose_properties(context: &mut Context, id: u64, octets: usize) -> Vec<u8> {
+fn choose_properties(context: &mut Context, id: u64, octets: usize) -> (Vec<u8>, bool) {
     let text = id.to_string();
+    let is_durable = context.is_durable;
     let random = &mut context.random;
     let mut properties = Properties::default();
     if octets < 8 || random.permille(300) {
         properties.message_id = Some(text.as_bytes());
     }
-    if random.permille(300) {
+    if is_durable && random.permille(900) {
+        properties.delivery_mode = Some(2);
+    } else if random.permille(300) {
         properties.delivery_mode = Some(random.pick(&[1, 2]));
     }
     if random.permille(100) {
@@ -514,5 +528,5 @@ fn choose_properties(context: &mut Context, id: u64, octets: usize) -> Vec<u8> {
     }
     let mut raw = Vec::new();
     properties.encode(&mut raw);
-    raw
+    (raw, properties.delivery_mode == Some(2))
 }

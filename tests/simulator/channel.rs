@@ -99,6 +99,8 @@ pub struct ConsumerNote {
     pub queue: QueueIndex,
     pub no_ack: bool,
     pub prefetch: u16,
+    /// It is alone, and has been from the start of the broker on: whatever it gets is in order.
+    pub is_audit: bool,
     /// Of each publishing channel the number of the last message that came without `redelivered`.
     pub last_sequence: HashMap<u64, u64>,
 }
@@ -140,6 +142,8 @@ pub struct Channel {
     pub tag_last: u64,
     pub outstanding: BTreeMap<u64, Held>,
     pub pending_publishes: Vec<MessageId>,
+    /// Publishes of the transaction that is being committed.
+    pub committing: Vec<MessageId>,
     pub pending_settlements: Vec<(u64, Held, How)>,
     pub consumers: BTreeMap<String, ConsumerNote>,
     pub prefetch_per_consumer: u16,
@@ -163,6 +167,7 @@ impl Channel {
             tag_last: 0,
             outstanding: BTreeMap::new(),
             pending_publishes: Vec::new(),
+            committing: Vec::new(),
             pending_settlements: Vec::new(),
             consumers: BTreeMap::new(),
             prefetch_per_consumer: 0,
@@ -255,8 +260,9 @@ impl Channel {
                 }
             }
             Pending::Commit => {
-                for id in std::mem::take(&mut self.pending_publishes) {
-                    context.ledger.processed(id);
+                self.committing = std::mem::take(&mut self.pending_publishes);
+                for id in &self.committing {
+                    context.ledger.processed(*id);
                 }
                 for (_, held, how) in std::mem::take(&mut self.pending_settlements) {
                     self.settle(context, &held, how);

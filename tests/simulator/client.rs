@@ -146,6 +146,18 @@ impl Client {
         self.out.clear();
     }
 
+    /// The broker has ended. What had reached the client was read.
+    pub fn cut(&mut self, context: &mut Context) {
+        for (_, channel) in std::mem::take(&mut self.channels) {
+            channel.forget(context);
+        }
+        self.stage = Stage::Idle;
+        self.wire = usize::MAX;
+        self.ops.clear();
+        self.out.clear();
+        self.input.clear();
+    }
+
     /// The client vanishes, perhaps in the middle of what it was sending.
     pub fn vanish(&mut self, context: &mut Context, wire: &mut Wire) {
         let written = context.random.below(self.out.len() + 1);

@@ -1,6 +1,7 @@
 //! What every part of a run shares: the random numbers, the time, the ledger, the trace.
 
 use crate::{
+    disk::End,
     faults::{Mutation, Planned},
     ledger::Ledger,
     random::Random,
@@ -24,6 +25,14 @@ pub struct Context {
     /// Counts whatever moves, to see when nothing does any more.
     pub activity: u64,
     pub memory_is_short: bool,
+    /// Whether what is durable outlives the broker, which ends now and then.
+    pub is_durable: bool,
+    /// Below the disk's watermark.
+    pub disk_is_short: bool,
+    /// What the disk has returned that a shard cannot go on with.
+    pub failure: Option<String>,
+    /// When the broker is to end because a mutation needs that to be noticed, and how.
+    pub end_at: Option<(u64, End)>,
     /// Whether most messages are large, so that windows, outputs and outboxes fill up.
     pub is_heavy: bool,
     next_incarnation: u64,
@@ -45,6 +54,10 @@ impl Context {
             is_healthy: true,
             activity: 0,
             memory_is_short: false,
+            is_durable: false,
+            disk_is_short: false,
+            failure: None,
+            end_at: None,
             is_heavy: false,
             next_incarnation: 0,
             is_verbose,
@@ -71,6 +84,17 @@ impl Context {
         self.trace(|| format!("VIOLATION {what}"));
         let step = self.step;
         self.ledger.violations.push(format!("step {step}: {what}"));
+    }
+
+    /// The broker is to end before long.
+    pub fn end_soon(&mut self, end: End) {
+        let steps = self.random.between(1, 60) as u64;
+        self.end_at = Some((self.step + steps, end));
+    }
+
+    /// The power is to fail before long.
+    pub fn end_soon_by_power_loss(&mut self) {
+        self.end_soon(End::PowerLoss);
     }
 
     /// A number that no other channel has.

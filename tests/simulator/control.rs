@@ -1,9 +1,9 @@
 //! The control plane, whose effects happen one by one, with anything in between.
 
-use crate::context::Context;
+use crate::{context::Context, database::Database};
 use lepus::{
     control::plane::{ControlPlane, Outcome},
-    definitions::{Definitions, Registry},
+    definitions::{Definitions, QueueDefinition},
     shard::control_message::{ControlAnswer, ControlMail, ControlRequest},
 };
 use std::{collections::VecDeque, sync::Arc};
@@ -21,14 +21,24 @@ pub struct Control {
     pub published: Arc<Definitions>,
     /// One for each shard.
     pub mails: Vec<VecDeque<ControlMail>>,
+    /// What a broker that starts finds.
+    pub database: Database,
 }
 
 impl Control {
-    pub fn new(seed: u64, shard_count: usize) -> Self {
-        let (mut plane, _) = ControlPlane::new(Registry::new().with_seeded_names(seed), shard_count);
+    /// Starts with what was kept, and tells the shards of the queues among it, which it returns.
+    pub fn start(seed: u64, shard_count: usize, mut database: Database) -> (Self, Vec<Arc<QueueDefinition>>) {
+        let registry = database.load(shard_count).with_seeded_names(seed);
+        let (mut plane, mut outcome) = ControlPlane::new(registry, shard_count);
+        database.commit(std::mem::take(&mut outcome.durable));
+        outcome.created.sort_unstable_by_key(|queue| queue.id);
         let published = plane.snapshot();
-        let mails = std::iter::repeat_with(VecDeque::new).take(shard_count).collect();
-        Self { plane, requests: VecDeque::new(), effects: VecDeque::new(), published, mails }
+        let mut mails: Vec<VecDeque<ControlMail>> = std::iter::repeat_with(VecDeque::new).take(shard_count).collect();
+        for queue in &outcome.created {
+            mails[usize::from(queue.home.0)].push_back(ControlMail::QueueCreated(queue.clone()));
+        }
+        let control = Self { plane, requests: VecDeque::new(), effects: VecDeque::new(), published, mails, database };
+        (control, outcome.created)
     }
 
     pub fn ask(&mut self, request: ControlRequest) {
@@ -59,6 +69,7 @@ impl Control {
                 self.plane.handle(request, &mut outcome);
             }
         }
+        self.database.commit(outcome.durable);
         for queue in outcome.created {
             self.effects.push_back(Effect::Mail(usize::from(queue.home.0), ControlMail::QueueCreated(queue)));
         }

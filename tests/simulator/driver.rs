@@ -1,9 +1,14 @@
 //! What stands around a shard: the same duties as the real event loop and its sockets, without an executor. What a shard wants
 //! to go on with of itself (`Shard::wants_turn`) has its turn when something comes in or the clock ticks.
 
-use crate::{context::Context, control::Control, ring::Rings, wire::Wire};
-use lepus::{definitions::ShardIndex, shard::Shard};
+use crate::{context::Context, control::Control, disk::Disk, ring::Rings, wire::Wire};
+use lepus::{
+    definitions::ShardIndex,
+    shard::{PersistenceStart, Shard},
+};
 
+/// What turns the simulator's time into milliseconds since 1970.
+pub const UNIX_OFFSET_MILLIS: u64 = 1_700_000_000_000;
 const ROUNDS_MAX: usize = 8;
 /// Slices in one vectored write.
 const SLICES_MAX: usize = 64;
@@ -14,6 +19,7 @@ pub struct Around<'a> {
     pub rings: &'a mut Rings,
     pub control: &'a mut Control,
     pub wires: &'a mut Vec<Wire>,
+    pub disk: &'a mut Disk,
     pub events: &'a mut Vec<Event>,
 }
 
@@ -41,6 +47,9 @@ pub struct Driver {
     sockets: Vec<Option<Socket>>,
     version: u64,
     memory_is_short: bool,
+    disk_is_short: bool,
+    /// When the broker's clock began, in milliseconds.
+    began_at: u64,
     ticks: u64,
     ticked_at: u64,
     /// Its thread does not run before this step.
@@ -48,9 +57,20 @@ pub struct Driver {
 }
 
 impl Driver {
-    pub fn new(index: usize, shard_count: usize, control: &Control) -> Self {
+    /// `began_at` is when the broker's clock began, in milliseconds.
+    pub fn new(
+        index: usize,
+        shard_count: usize,
+        control: &Control,
+        began_at: u64,
+        persistence: Option<PersistenceStart>,
+    ) -> Self {
         let number = ShardIndex(u16::try_from(index).expect("few"));
-        let shard = Shard::new(number, shard_count, control.published.clone(), 1_700_000_000_000, 42);
+        let shard = Shard::new(number, shard_count, control.published.clone(), UNIX_OFFSET_MILLIS + began_at, 42);
+        let shard = match persistence {
+            Some(persistence) => shard.with_persistence(persistence),
+            None => shard,
+        };
         Self {
             version: shard.definitions_version(),
             shard,
@@ -58,9 +78,49 @@ impl Driver {
             shard_count,
             sockets: Vec::new(),
             memory_is_short: false,
+            disk_is_short: false,
+            began_at,
             ticks: 0,
-            ticked_at: 0,
+            ticked_at: began_at,
             stalled_until: 0,
+        }
+    }
+
+    /// The queues that were left are told of; the journals that they were left in are not needed for long.
+    pub fn begin(&mut self, around: &mut Around<'_>) {
+        self.begin_turn(around);
+        self.take_mail(around);
+        self.shard.leave_older_journals();
+        self.end_turn(around);
+    }
+
+    /// Whether all of it is on disk as the broker ends in order.
+    pub fn poll_settled(&mut self, around: &mut Around<'_>) -> bool {
+        self.begin_turn(around);
+        self.take_disk_replies(around);
+        self.shard.finish_turn();
+        let is_settled = self.shard.poll_settled();
+        self.ask_disk(around);
+        is_settled
+    }
+
+    fn now_micros(&self, around: &Around<'_>) -> u64 {
+        (around.context.now - self.began_at) * 1000
+    }
+
+    fn take_disk_replies(&mut self, around: &mut Around<'_>) {
+        while let Some(reply) = around.disk.try_reply(self.index) {
+            around.context.activity += 1;
+            self.shard.handle_disk(reply, self.now_micros(around));
+            if let Some(failure) = self.shard.disk_failure() {
+                around.context.failure = Some(failure.to_owned());
+            }
+        }
+    }
+
+    fn ask_disk(&mut self, around: &mut Around<'_>) {
+        while let Some(request) = self.shard.poll_disk_request(self.now_micros(around)) {
+            around.disk.submit(self.index, request);
         }
     }
 
@@ -103,7 +163,7 @@ impl Driver {
     }
 
     fn begin_turn(&mut self, around: &mut Around<'_>) {
-        self.shard.set_now(around.context.now);
+        self.shard.set_now(around.context.now - self.began_at);
         if self.take_definitions(around) {
             self.take_mail(around);
         }
@@ -120,6 +180,7 @@ impl Driver {
 
     fn pump(&mut self, around: &mut Around<'_>) {
         self.begin_turn(around);
+        self.take_disk_replies(around);
         for peer in 0..self.shard_count {
             while let Some(batch) = around.rings.receive(around.context, peer, self.index) {
                 self.take_mail(around);
@@ -141,6 +202,7 @@ impl Driver {
     fn end_turn(&mut self, around: &mut Around<'_>) {
         for _ in 0..ROUNDS_MAX {
             self.shard.finish_turn();
+            self.ask_disk(around);
             let mut wrote = false;
             while let Some(slot) = self.shard.poll_dirty() {
                 self.flush(around, slot as usize);
@@ -168,6 +230,10 @@ impl Driver {
         if self.memory_is_short != around.context.memory_is_short {
             self.memory_is_short = around.context.memory_is_short;
             self.shard.set_memory_is_short(self.memory_is_short);
+        }
+        if self.disk_is_short != around.context.disk_is_short {
+            self.disk_is_short = around.context.disk_is_short;
+            self.shard.set_disk_is_short(self.disk_is_short);
         }
     }
 

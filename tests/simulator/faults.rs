@@ -29,10 +29,20 @@ pub enum Mutation {
     LowerChannelPrefetch,
     /// Something is left behind when everything is over.
     LeakConnection,
+    /// A commit is answered before it is done.
+    ConfirmEarly,
+    /// A commit is answered and never done.
+    LoseCommit,
+    /// A segment of the journal is retired of which something is still needed.
+    RetireTooMuch,
+    /// A file is not synced.
+    SkipSync,
+    /// Names are not synced.
+    SkipDirectorySync,
 }
 
 /// All of them.
-pub const ALL: [Mutation; 13] = [
+pub const ALL: [Mutation; 18] = [
     Mutation::DropBatch,
     Mutation::SwapBatches,
     Mutation::LosePublish,
@@ -46,6 +56,11 @@ pub const ALL: [Mutation; 13] = [
     Mutation::LowerPrefetch,
     Mutation::LowerChannelPrefetch,
     Mutation::LeakConnection,
+    Mutation::ConfirmEarly,
+    Mutation::LoseCommit,
+    Mutation::RetireTooMuch,
+    Mutation::SkipSync,
+    Mutation::SkipDirectorySync,
 ];
 
 /// A mutation that waits for its turn.
@@ -77,6 +92,14 @@ impl Planned {
 }
 
 impl Mutation {
+    /// Whether it is one of a disk.
+    pub fn is_of_disk(self) -> bool {
+        matches!(
+            self,
+            Self::ConfirmEarly | Self::LoseCommit | Self::RetireTooMuch | Self::SkipSync | Self::SkipDirectorySync
+        )
+    }
+
     /// Whether it may hit something that nobody misses: a message for a queue that is deleted, say.
     pub fn may_be_harmless(self) -> bool {
         !matches!(self, Self::DuplicateDelivery | Self::CorruptBody | Self::LeakConnection)

@@ -41,6 +41,16 @@ pub struct Copy {
     fresh_deliveries: u32,
     /// A purge may have taken it.
     may_be_lost: bool,
+    /// It is gone for good: no restart of the broker brings it back.
+    is_over: bool,
+}
+
+/// What becomes of a queue when the broker ends.
+pub struct Survival {
+    /// It is there afterwards.
+    pub is_there: bool,
+    /// Messages may be missing: it was being deleted or purged, or somebody got some without acknowledgement.
+    pub is_at_risk: bool,
 }
 
 pub struct Message {
@@ -51,6 +61,9 @@ pub struct Message {
     /// Incarnation of the channel that published it, and the number on that channel.
     pub publisher: u64,
     pub sequence: u64,
+    pub is_persistent: bool,
+    /// The publisher was told that the broker has it.
+    pub is_confirmed: bool,
     pub is_mandatory: bool,
     pub is_returned: bool,
     pub fate: Fate,
@@ -88,6 +101,12 @@ pub struct Ledger {
     pub acknowledged: u64,
     pub deliveries: u64,
     pub confirms: u64,
+    /// How often the broker has been started again.
+    pub restarts: u64,
+    /// Starts that damage was refused at.
+    pub refusals: u64,
+    /// How often a client was told to wait for the disk.
+    pub blocked_by_disk: u64,
     /// Sums up what happened, to see that a seed gives the same run each time.
     pub digest: u64,
 }
@@ -144,10 +163,53 @@ impl Ledger {
                 is_seen: false,
                 fresh_deliveries: 0,
                 may_be_lost: false,
+                is_over: false,
             };
             message.copies.insert(queue, copy);
         }
         self.note(1, id);
+    }
+
+    /// The publisher was told that the broker has it.
+    pub fn confirmed(&mut self, id: MessageId) {
+        self.message_mut(id).is_confirmed = true;
+    }
+
+    /// The broker has ended, in order or not, and all channels with it.
+    pub fn ended(&mut self, is_clean: bool, queues: &[Survival]) {
+        self.uncertain_channels.clear();
+        self.acknowledged = 0;
+        self.restarts += 1;
+        self.note(11, u64::from(is_clean));
+        for message in &mut self.messages {
+            let (is_persistent, is_promised) = (message.is_persistent, is_clean || message.is_confirmed);
+            for (queue, copy) in message.copies.iter_mut().filter(|(_, copy)| !copy.is_over) {
+                let survival = &queues[*queue];
+                copy.rivals.clear();
+                copy.may_be_lost |= survival.is_at_risk;
+                if !is_persistent || !survival.is_there {
+                    copy.end("gone with the broker");
+                } else if !matches!(copy.state, CopyState::Done(_)) {
+                    copy.state = CopyState::Waiting;
+                    copy.is_certain &= is_promised;
+                } else if is_clean {
+                    copy.is_over = true;
+                } else {
+                    // That it was settled may be lost.
+                    copy.state = CopyState::Waiting;
+                    copy.is_certain = false;
+                }
+            }
+        }
+    }
+
+    /// All that is in the queue was seen: what was not is not there.
+    pub fn audited(&mut self, queue: QueueIndex) {
+        for copy in self.messages.iter_mut().filter_map(|message| message.copies.get_mut(&queue)) {
+            if copy.state == CopyState::Waiting {
+                copy.end("not there after a restart");
+            }
+        }
     }
 
     pub fn rolled_back(&mut self, id: MessageId) {
@@ -233,12 +295,21 @@ impl Ledger {
 
     /// What must have come out of the queues that `looks_at` names, and has not.
     pub fn missing(&self, looks_at: impl Fn(QueueIndex) -> bool) -> Vec<String> {
+        self.missing_of(looks_at, |state| !matches!(state, CopyState::Done(_)))
+    }
+
+    /// The same where somebody may hold it.
+    pub fn unseen(&self, looks_at: impl Fn(QueueIndex) -> bool) -> Vec<String> {
+        self.missing_of(looks_at, |state| state == CopyState::Waiting)
+    }
+
+    fn missing_of(&self, looks_at: impl Fn(QueueIndex) -> bool, is_missing: impl Fn(CopyState) -> bool) -> Vec<String> {
         let mut missing = Vec::new();
         for (id, message) in self.messages.iter().enumerate() {
             for (queue, copy) in &message.copies {
                 let note = &self.topology.queues[*queue];
                 let is_excused = copy.may_be_lost || note.may_be_gone || note.is_lossy || note.purges > 0;
-                if copy.is_certain && !is_excused && looks_at(*queue) && !matches!(copy.state, CopyState::Done(_)) {
+                if copy.is_certain && !is_excused && looks_at(*queue) && is_missing(copy.state) {
                     missing.push(format!(
                         "message {id} ({} octets) in {}: {:?}",
                         message.body_octets, note.name, copy.state
@@ -257,6 +328,13 @@ impl Ledger {
         };
         let wrong = self.messages.iter().enumerate().filter(|(_, message)| is_wrong(message));
         wrong.map(|(id, _)| format!("message {id} was returned though a queue had it")).collect()
+    }
+}
+
+impl Copy {
+    fn end(&mut self, how: &'static str) {
+        self.state = CopyState::Done(how);
+        self.is_over = true;
     }
 }
 
@@ -310,6 +388,8 @@ impl Message {
             body_octets,
             publisher: 0,
             sequence: 0,
+            is_persistent: false,
+            is_confirmed: false,
             is_mandatory,
             is_returned: false,
             fate: Fate::Sent,

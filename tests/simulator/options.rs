@@ -12,6 +12,8 @@ pub struct Options {
     pub steps: u64,
     /// Tell everything that happens.
     pub is_verbose: bool,
+    /// Only the world in which something outlives the broker, or only the other.
+    pub is_durable: Option<bool>,
     /// Whether the checker is checked too.
     pub has_self_test: bool,
     /// libtest's `--list`: nothing is to be run.
@@ -26,6 +28,7 @@ impl Options {
             first: 1,
             steps: STEPS_DEFAULT,
             is_verbose: false,
+            is_durable: None,
             has_self_test: true,
             lists: false,
         };
@@ -44,11 +47,18 @@ impl Options {
                     (options.first, options.seeds) = (number(at)?, 1);
                     (options.is_verbose, options.has_self_test) = (true, false);
                 }
+                "--durable" => options.is_durable = Some(true),
+                "--transient" => options.is_durable = Some(false),
                 "--quiet" | "-q" => options.is_verbose = false,
                 "--list" => options.lists = true,
                 _ => {}
             }
         }
         Ok(options)
+    }
+
+    /// Which worlds are run: whether something outlives the broker there.
+    pub fn worlds(&self) -> Vec<bool> {
+        self.is_durable.map_or_else(|| vec![false, true], |is_durable| vec![is_durable])
     }
 }

@@ -134,6 +134,9 @@ impl Client {
                 self.stage = Stage::Closing;
                 self.send(0, &Method::ConnectionCloseOk(connection::CloseOk {}));
             }
+            Method::ConnectionBlocked(blocked) => {
+                context.ledger.blocked_by_disk += u64::from(blocked.reason.ends_with(b"disk"));
+            }
             _ => {}
         }
     }
@@ -197,6 +200,11 @@ impl Client {
                     channel.prefetch_per_consumer = count;
                 }
             }
+            (Pending::Commit, Method::TxCommitOk(_)) => {
+                for id in std::mem::take(&mut channel.committing) {
+                    context.ledger.confirmed(id);
+                }
+            }
             (Pending::Recover, Method::BasicRecoverOk(_)) => channel.is_void = false,
             (Pending::Close, Method::ChannelCloseOk(_)) => {
                 let channel = self.channels.remove(&number).expect("the caller found it");
@@ -207,7 +215,6 @@ impl Client {
             | (Pending::Consume(_), Method::BasicConsumeOk(_))
             | (Pending::Get { .. }, Method::BasicGetEmpty(_))
             | (Pending::Delete, Method::QueueDeleteOk(_))
-            | (Pending::Commit, Method::TxCommitOk(_))
             | (Pending::Rollback, Method::TxRollbackOk(_)) => {}
             (pending, method) => {
                 let what = format!("{pending:?} was answered with {}", method.name());
@@ -244,6 +251,7 @@ impl Client {
         for tag in tags {
             let (id, is_processed) = channel.confirms.remove(&tag).expect("it was just seen");
             context.ledger.confirms += 1;
+            context.ledger.confirmed(id);
             if !is_processed {
                 complaints.push(format!("publish {tag} was confirmed before the broker had read it"));
             }
@@ -358,7 +366,12 @@ impl Client {
                 let (queue, no_ack, prefetch) = (consumer.queue, consumer.no_ack, usize::from(consumer.prefetch));
                 let note = DeliveryNote { queue, id, redelivered, is_void, channel: incarnation, is_held: !no_ack };
                 complaints.extend(context.ledger.delivered(&note).err());
-                if !redelivered && !is_void {
+                let note = &context.ledger.topology.queues[queue];
+                if consumer.is_audit && redelivered && !note.was_touched {
+                    complaints
+                        .push(format!("message {id} comes back redelivered, and nobody ever consumed {}", note.name));
+                }
+                if (!redelivered || consumer.is_audit) && !is_void {
                     let message = context.ledger.message(id).expect("its content was checked");
                     let before = consumer.last_sequence.insert(message.publisher, message.sequence);
                     if before.is_some_and(|before| before >= message.sequence) {

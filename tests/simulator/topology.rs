@@ -15,6 +15,11 @@ pub struct QueueNote {
     pub auto_delete: bool,
     /// Consumers may go without acknowledgements here.
     pub allows_no_ack: bool,
+    pub is_durable: bool,
+    /// Somebody may have got something from it before the broker was started last.
+    pub was_touched: bool,
+    /// ... or since.
+    pub is_touched: bool,
     pub is_declared: bool,
     /// Somebody may have deleted it: nothing can be asked of its messages.
     pub may_be_gone: bool,
@@ -44,13 +49,22 @@ pub struct Topology {
 }
 
 impl Topology {
-    pub fn add_queue(&mut self, exclusive_owner: Option<usize>, auto_delete: bool, allows_no_ack: bool) -> usize {
+    pub fn add_queue(
+        &mut self,
+        exclusive_owner: Option<usize>,
+        auto_delete: bool,
+        allows_no_ack: bool,
+        is_durable: bool,
+    ) -> usize {
         let name = format!("q{}", self.queues.len());
         self.queues.push(QueueNote {
             name,
             exclusive_owner,
             auto_delete,
             allows_no_ack,
+            is_durable,
+            was_touched: false,
+            is_touched: false,
             is_declared: false,
             may_be_gone: false,
             is_lossy: false,
@@ -89,6 +103,23 @@ impl Topology {
                 Some((_, before)) => *before |= is_certain,
                 None => found.push((binding.queue, is_certain)),
             }
+        }
+    }
+
+    /// The broker has been started again. Those queues exist that `exists` says.
+    pub fn restarted(&mut self, exists: impl Fn(&str) -> bool) {
+        for queue in &mut self.queues {
+            let is_there = exists(&queue.name);
+            queue.is_declared = is_there;
+            queue.may_be_gone = !is_there;
+            queue.is_lossy = false;
+            queue.purges = 0;
+            queue.was_touched |= std::mem::take(&mut queue.is_touched);
+        }
+        let Self { queues, bindings } = self;
+        for binding in bindings {
+            binding.may_be &= queues[binding.queue].is_declared;
+            binding.is_certain &= binding.may_be;
         }
     }
 

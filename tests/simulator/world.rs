@@ -5,8 +5,11 @@ use crate::{
     client::{Client, Stage},
     context::Context,
     control::Control,
+    database::Database,
+    disk::End,
     driver::{Around, Driver, Event},
     faults::Mutation,
+    restart::Store,
     ring::Rings,
     topology::{EXCHANGES, TOP_TO_FAN},
     wire::Wire,
@@ -20,6 +23,8 @@ use lepus::protocol::{
 const ROUNDS_MAX: usize = 3000;
 /// Rounds without anything happening, until it is believed.
 const QUIET_ROUNDS: usize = 6;
+/// The same where the journals rest some time after all else.
+const QUIET_ROUNDS_DURABLE: usize = 16;
 /// Credit that a shard may owe another at the end, in octets: it gives it back in steps.
 const CREDIT_OWED_MAX: u64 = lepus::limits::CREDIT_OCTETS_STEP;
 
@@ -31,21 +36,41 @@ pub struct Report {
     pub deliveries: u64,
     pub confirms: u64,
     pub has_mutated: bool,
+    pub store: StoreReport,
 }
 
-struct World {
-    context: Context,
-    drivers: Vec<Driver>,
-    rings: Rings,
-    control: Control,
-    wires: Vec<Wire>,
-    clients: Vec<Client>,
-    events: Vec<Event>,
+/// What happened to what is durable.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StoreReport {
+    pub restarts: u64,
+    pub refusals: u64,
+    pub blocked: u64,
+    pub commits: u64,
+    pub page_outs: u64,
+    pub loads: u64,
+    pub retired: u64,
+    pub full: u64,
+}
+
+pub struct World {
+    pub context: Context,
+    pub drivers: Vec<Driver>,
+    pub rings: Rings,
+    pub control: Control,
+    pub wires: Vec<Wire>,
+    pub clients: Vec<Client>,
+    pub events: Vec<Event>,
+    pub store: Store,
+    /// Of the broker that has ended last: queues that may have lost messages, ...
+    pub at_risk: Vec<bool>,
+    /// ... and those that must be there.
+    pub must_be_there: Vec<usize>,
+    pub ended_clean: bool,
 }
 
 /// Runs one seed.
-pub fn run(seed: u64, steps: u64, mutation: Option<Mutation>, is_verbose: bool) -> Report {
-    let mut world = World::new(seed, mutation, is_verbose);
+pub fn run(seed: u64, steps: u64, is_durable: bool, mutation: Option<Mutation>, is_verbose: bool) -> Report {
+    let mut world = World::new(seed, is_durable, mutation, is_verbose);
     world.set_up();
     world.context.is_healthy = false;
     for _ in 0..steps {
@@ -54,27 +79,47 @@ pub fn run(seed: u64, steps: u64, mutation: Option<Mutation>, is_verbose: bool) 
             break;
         }
     }
-    if world.context.ledger.violations.is_empty() {
-        world.reckon();
+    if is_durable && !world.is_wrong() && world.context.random.permille(700) {
+        let end = world.context.random.pick(&[End::Clean, End::Kill, End::PowerLoss]);
+        world.restart(end);
     }
-    let context = world.context;
+    while !world.is_wrong() {
+        world.handle_failure();
+        world.reckon();
+        if world.context.failure.is_none() {
+            break;
+        }
+    }
+    let (context, disk) = (world.context, world.store.disk);
+    let store = StoreReport {
+        restarts: context.ledger.restarts,
+        refusals: context.ledger.refusals,
+        blocked: context.ledger.blocked_by_disk,
+        commits: disk.commits,
+        page_outs: disk.page_outs,
+        loads: disk.loads,
+        retired: disk.retired,
+        full: disk.refusals,
+    };
     Report {
         digest: context.ledger.digest,
         messages: context.ledger.message_count(),
         deliveries: context.ledger.deliveries,
         confirms: context.ledger.confirms,
         has_mutated: context.mutation.is_some_and(|planned| planned.is_done),
+        store,
         violations: context.ledger.violations,
     }
 }
 
 impl World {
-    fn new(seed: u64, mutation: Option<Mutation>, is_verbose: bool) -> Self {
+    fn new(seed: u64, is_durable: bool, mutation: Option<Mutation>, is_verbose: bool) -> Self {
         let mut context = Context::new(seed, mutation, is_verbose);
+        context.is_durable = is_durable;
         context.is_heavy = context.random.permille(150);
         let shard_count = context.random.pick(&[1, 2, 2, 3, 3, 4]);
-        let control = Control::new(seed, shard_count);
-        let drivers = (0..shard_count).map(|index| Driver::new(index, shard_count, &control)).collect();
+        let (control, _) = Control::start(seed, shard_count, Database::default());
+        let drivers = (0..shard_count).map(|index| Driver::new(index, shard_count, &control, 0, None)).collect();
         let rings = Rings::new(&mut context, shard_count);
         let count = context.random.between(2, 7);
         let mut clients: Vec<Client> = (0..=count).map(|index| Client::new(&mut context, index)).collect();
@@ -82,15 +127,32 @@ impl World {
             (client.gulp, client.publish_share) = (200_000, 950);
         }
         context.trace(|| format!("seed {seed}: {shard_count} shards, {count} clients, heavy: {}", context.is_heavy));
-        Self { context, drivers, rings, control, wires: Vec::new(), clients, events: Vec::new() }
+        let store = Store::new(seed, &mut context.random);
+        let mut world = Self {
+            context,
+            drivers,
+            rings,
+            control,
+            wires: Vec::new(),
+            clients,
+            events: Vec::new(),
+            store,
+            at_risk: Vec::new(),
+            must_be_there: Vec::new(),
+            ended_clean: true,
+        };
+        if is_durable && world.start(shard_count, Database::default()).is_err() {
+            world.context.violation("a broker does not start with nothing".into());
+        }
+        world
     }
 
     /// The client that sets everything up and takes it down; it does nothing in between.
-    fn keeper(&self) -> usize {
+    pub fn keeper(&self) -> usize {
         self.clients.len() - 1
     }
 
-    fn connect(&mut self, client: usize) {
+    pub fn connect(&mut self, client: usize) {
         let wire = self.wires.len();
         let room = self.context.random.pick(&[300, 4096, 65_536, 1 << 20]);
         self.wires.push(Wire { client, room, ..Wire::default() });
@@ -100,12 +162,12 @@ impl World {
         drivers[shard].accept(&mut around, wire);
     }
 
-    fn around(&mut self) -> (&mut Vec<Driver>, Around<'_>) {
-        let Self { context, drivers, rings, control, wires, events, .. } = self;
-        (drivers, Around { context, rings, control, wires, events })
+    pub fn around(&mut self) -> (&mut Vec<Driver>, Around<'_>) {
+        let Self { context, drivers, rings, control, wires, events, store, .. } = self;
+        (drivers, Around { context, rings, control, wires, disk: &mut store.disk, events })
     }
 
-    fn turn(&mut self, shard: usize) {
+    pub fn turn(&mut self, shard: usize) {
         let (drivers, mut around) = self.around();
         drivers[shard].turn(&mut around);
         self.tell_clients();
@@ -148,6 +210,9 @@ impl World {
 
     fn step(&mut self) {
         self.context.step += 1;
+        if self.context.is_durable {
+            self.step_disk();
+        }
         let keeper = self.keeper();
         match self.context.random.below(100) {
             0..40 => {
@@ -189,9 +254,12 @@ impl World {
     }
 
     /// Lets everything go well until nothing moves. `finishes`: the clients acknowledge all that they hold.
-    fn settle_down(&mut self, finishes: bool) {
+    pub fn settle_down(&mut self, finishes: bool) {
         self.context.is_healthy = true;
         self.context.memory_is_short = false;
+        self.context.disk_is_short = false;
+        self.store.disk.is_full = false;
+        let quiet_rounds = if self.context.is_durable { QUIET_ROUNDS_DURABLE } else { QUIET_ROUNDS };
         for wire in &mut self.wires {
             wire.room = 1 << 20;
         }
@@ -200,6 +268,9 @@ impl World {
             let before = self.context.activity;
             self.context.step += 1;
             self.context.now += 20;
+            if self.context.is_durable {
+                self.store.disk.run_all(&mut self.context);
+            }
             for _ in 0..20 {
                 self.control.step(&mut self.context);
             }
@@ -213,7 +284,8 @@ impl World {
                 }
             }
             quiet = if self.context.activity == before { quiet + 1 } else { 0 };
-            if quiet == QUIET_ROUNDS && self.rings.is_empty() && self.control.is_idle() {
+            let is_idle = self.rings.is_empty() && self.control.is_idle() && self.store.disk.is_idle();
+            if (quiet >= quiet_rounds && is_idle) || self.context.failure.is_some() {
                 return;
             }
         }
@@ -238,7 +310,7 @@ impl World {
                 exchange: name.as_bytes(),
                 kind: kind.as_bytes(),
                 passive: false,
-                durable: false,
+                durable: self.context.is_durable,
                 auto_delete: false,
                 internal: false,
                 no_wait: false,
@@ -256,7 +328,8 @@ impl World {
         self.keep(&Method::ExchangeBind(bind), Pending::Other);
         for _ in 0..self.context.random.between(1, 5) {
             let allows_no_ack = self.context.random.permille(300);
-            let queue = self.context.ledger.topology.add_queue(None, false, allows_no_ack);
+            let is_durable = self.context.is_durable && self.context.random.permille(800);
+            let queue = self.context.ledger.topology.add_queue(None, false, allows_no_ack, is_durable);
             self.clients[keeper].declare_queue(&mut self.context, 1, queue);
             self.settle_down(false);
             for _ in 0..self.context.random.below(4) {
@@ -276,6 +349,9 @@ impl World {
     fn reckon(&mut self) {
         self.context.trace(|| "everything settles down".into());
         self.settle_down(true);
+        if self.context.failure.is_some() {
+            return;
+        }
         let waiting: Vec<String> = self.clients.iter().filter_map(Client::waits_for).collect();
         for what in waiting {
             self.context.violation(format!("in vain, {what}"));
@@ -285,6 +361,9 @@ impl World {
             return;
         }
         self.take_the_rest();
+        if self.context.failure.is_some() {
+            return;
+        }
         for what in self.context.ledger.missing(|_| true).into_iter().take(5) {
             self.context.violation(format!("lost: {what}"));
         }
@@ -296,7 +375,7 @@ impl World {
         }
     }
 
-    fn is_wrong(&self) -> bool {
+    pub fn is_wrong(&self) -> bool {
         !self.context.ledger.violations.is_empty()
     }
 
@@ -312,7 +391,7 @@ impl World {
     }
 
     /// The queues that exist, by the index of the clients' books.
-    fn queues_left(&self) -> Vec<usize> {
+    pub fn queues_left(&self) -> Vec<usize> {
         let vhost = self.control.published.vhost(b"/").expect("the virtual host is there");
         let queues = &self.context.ledger.topology.queues;
         (0..queues.len()).filter(|at| vhost.queue(queues[*at].name.as_bytes()).is_some()).collect()
@@ -328,6 +407,9 @@ impl World {
             }
         }
         for queue in left {
+            if self.context.failure.is_some() {
+                return;
+            }
             let owner = self.context.ledger.topology.queues[queue].exclusive_owner;
             let client = owner.unwrap_or(self.keeper());
             if self.clients[client].stage != Stage::Running {
@@ -336,6 +418,9 @@ impl World {
             let number = u16::try_from(50 + queue).expect("few");
             self.clients[client].open_as(&mut self.context, number, Mode::Plain);
             self.settle_down(true);
+            if self.context.failure.is_some() {
+                return;
+            }
             self.clients[client].consume_from(&mut self.context, number, queue, false, false);
             self.settle_down(true);
         }
@@ -374,7 +459,7 @@ impl World {
         self.check_empty();
     }
 
-    fn shut_down(&mut self) {
+    pub fn shut_down(&mut self) {
         self.context.trace(|| "the broker shuts down".into());
         for shard in 0..self.drivers.len() {
             let (drivers, mut around) = self.around();
@@ -420,6 +505,10 @@ impl World {
         let credit = self.rings.credit_owed();
         if credit >= CREDIT_OWED_MAX {
             self.context.violation(format!("{credit} octets of credit were never given back"));
+        }
+        let files = self.store.disk.files.cold_files();
+        if !files.is_empty() && self.drivers.iter().all(|driver| driver.shard.queue_count() == 0) {
+            self.context.violation(format!("{} files of queues are left", files.len()));
         }
         if !self.queues_left().is_empty() {
             self.context.violation("queues are still defined".into());
