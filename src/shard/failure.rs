@@ -160,10 +160,10 @@ impl Shard {
     /// Tells the client of consumers that lost their queue.
     pub(super) fn tell_cancels_due(&mut self, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        for (channel, consumer_tag) in std::mem::take(&mut connection.cancels_due) {
-            if connection.channel(channel).is_none() {
-                continue;
-            }
+        let mut due = std::mem::take(&mut connection.cancels_due);
+        // A channel may have been closed meanwhile.
+        due.retain(|(channel, _)| connection.channel(*channel).is_some());
+        for (channel, consumer_tag) in due {
             let cancel = Method::BasicCancel(basic::Cancel { consumer_tag: &consumer_tag, no_wait: true });
             self.send(slot, channel, &cancel);
         }
