@@ -16,7 +16,7 @@ use super::{
 use crate::{
     definitions::Definitions,
     limits::{FRAME_OCTETS_MAX, READ_OCTETS},
-    store::disk_thread::DiskThreads,
+    store::{disk_thread::DiskThreads, journal::JournalCounters},
 };
 use arc_swap::ArcSwap;
 use glommio::{
@@ -574,6 +574,10 @@ impl EventLoop {
         self.shard.finish_turn();
         let is_settled = self.shard.poll_settled();
         self.ask_disk();
+        if is_settled && let Some(counters) = self.shard.journal_counters() {
+            let JournalCounters { commits, octets, records, holds } = counters;
+            tracing::info!(shard = index, commits, octets, records, holds, "the journal is closed");
+        }
         is_settled
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     limits::QUEUE_MEMORY_OCTETS_DEFAULT,
     message::MessageView,
     queue::{Attributes, LogEntry, Position, Queue},
-    store::{ColdFileId, DiskReply, DiskRequest, Entry, Journal, JournalOptions},
+    store::{ColdFileId, DiskReply, DiskRequest, Entry, Journal, JournalOptions, journal::JournalCounters},
 };
 use ahash::AHashMap;
 use std::collections::VecDeque;
@@ -375,6 +375,11 @@ impl Shard {
         persistence.journal.handle_tick();
         persistence.paging.handle_tick();
         self.look_at_pressure();
+    }
+
+    /// What the journal has counted, where there is one.
+    pub fn journal_counters(&self) -> Option<JournalCounters> {
+        self.persistence.as_ref().map(|persistence| persistence.journal.counters())
     }
 
     /// What of the disk cannot be served from, if anything: then the process has to end.

@@ -13,7 +13,7 @@ pub const STOP_MAX: Duration = Duration::from_secs(20);
 /// See the module's documentation.
 pub struct Site {
     /// Removed with the site, where it is not somebody else's.
-    _own: Option<TempDir>,
+    own: Option<TempDir>,
     path: PathBuf,
 }
 
@@ -21,7 +21,9 @@ impl Site {
     /// `None`, and the test has to end, where it is to use a broker that runs already.
     pub fn new() -> Option<Site> {
         let own = tempfile::tempdir().expect("a temporary directory");
-        Site::at(&own.path().join("data")).map(|site| Site { _own: Some(own), ..site })
+        let mut site = Site::at(&own.path().join("data"))?;
+        site.own = Some(own);
+        Some(site)
     }
 
     /// As [`Site::new`], in a directory that the test cares for.
@@ -30,7 +32,7 @@ impl Site {
             eprintln!("skipped: needs a data directory of its own");
             return None;
         }
-        Some(Site { _own: None, path: path.to_owned() })
+        Some(Site { own: None, path: path.to_owned() })
     }
 
     pub fn path(&self) -> &Path {
@@ -65,6 +67,18 @@ impl Site {
         let mut command = Command::new(BINARY);
         command.args(arguments).arg(&self.path).stdin(Stdio::null());
         command.output().expect("the binary starts")
+    }
+}
+
+impl Drop for Site {
+    /// With `LEPUS_TEST_KEEP` set, what is left of a test that has failed stays for being looked at.
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && std::env::var_os("LEPUS_TEST_KEEP").is_some()
+            && let Some(own) = self.own.take()
+        {
+            eprintln!("kept: {}", own.keep().display());
+        }
     }
 }
 

@@ -123,8 +123,10 @@ impl Store {
                     positions.push(entry.position);
                 }
             });
-            told += &format!("\n        queue {id}, next {}, files {:?}, gone {:?}, below {} delivered; live: {positions:?}",
-                queue.position_next, queue.cold_files, queue.cold_gone, queue.delivered_below);
+            told += &format!(
+                "\n        queue {id}, next {}, files {:?}, gone {:?}, below {} delivered; live: {positions:?}",
+                queue.position_next, queue.cold_files, queue.cold_gone, queue.delivered_below
+            );
         }
         told
     }

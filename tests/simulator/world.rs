@@ -290,7 +290,9 @@ impl World {
             }
         }
         let idle = (self.rings.is_empty(), self.control.is_idle(), self.store.disk.is_idle());
-        self.context.violation(format!("the world does not come to rest; rings, control, disk are idle: {idle:?}, quiet {quiet}"));
+        self.context.violation(format!(
+            "the world does not come to rest; rings, control, disk are idle: {idle:?}, quiet {quiet}"
+        ));
     }
 
     /// Asks for something on the keeper's channel 1, and waits.
