@@ -1,7 +1,13 @@
 //! What stands around a shard: the same duties as the real event loop and its sockets, without an executor. What a shard wants
 //! to go on with of itself (`Shard::wants_turn`) has its turn when something comes in or the clock ticks.
 
-use crate::{context::Context, control::Control, disk::Disk, ring::Rings, wire::{Wire, activity}};
+use crate::{
+    context::Context,
+    control::Control,
+    disk::Disk,
+    ring::Rings,
+    wire::{Wire, activity},
+};
 use lepus::{
     definitions::ShardIndex,
     shard::{PersistenceStart, Shard},

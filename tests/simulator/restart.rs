@@ -232,7 +232,9 @@ impl World {
 
     fn end(&mut self, end: End) {
         let is_clean = end == End::Clean;
-        let before: Vec<bool> = self.topology().iter().map(|queue| queue.may_be_gone).collect();
+        // A channel that the broker has closed, which its client has not read, may have had the last consumer.
+        let is_leaving = |queue: &crate::topology::QueueNote| queue.auto_delete && queue.is_touched;
+        let before: Vec<bool> = self.topology().iter().map(|queue| queue.may_be_gone || is_leaving(queue)).collect();
         self.clients_read_the_rest();
         for client in 0..self.clients.len() {
             self.clients[client].cut(&mut self.context);
@@ -248,7 +250,7 @@ impl World {
         self.events.clear();
         self.store.disk.end(&mut self.context, end);
         let at_risk = |at: usize, queue: &crate::topology::QueueNote| {
-            let may_be_gone = if is_clean { queue.may_be_gone } else { before[at] };
+            let may_be_gone = before[at] || (is_clean && queue.may_be_gone);
             may_be_gone || queue.is_lossy || queue.purges > 0
         };
         let at_risk: Vec<bool> = self.topology().iter().enumerate().map(|(at, queue)| at_risk(at, queue)).collect();
@@ -256,7 +258,7 @@ impl World {
         self.must_be_there = (0..before.len())
             .filter(|at| {
                 let queue = &self.topology()[*at];
-                let may_be_gone = if is_clean { queue.may_be_gone } else { before[*at] };
+                let may_be_gone = before[*at] || (is_clean && queue.may_be_gone);
                 queue.is_durable && queue.is_declared && !may_be_gone
             })
             .collect();
@@ -335,7 +337,7 @@ impl World {
                 Ok(()) => break,
                 Err((what, kept)) => {
                     database = kept;
-                    let damage = self.store.damage.take_if(|damage| what.contains(&damage.path));
+                    let damage = self.store.damage.take_if(|damage| damage.is_named_in(&what));
                     self.context.trace(|| format!("it does not start: {what}"));
                     let Some(damage) = damage else {
                         return self.context.violation(format!("the broker does not start: {what}"));
@@ -426,7 +428,7 @@ impl World {
 
     fn restart_after(&mut self, what: &str) {
         self.context.trace(|| format!("the broker ends of itself: {what}"));
-        let Some(damage) = self.store.damage.take_if(|damage| what.contains(&damage.path)) else {
+        let Some(damage) = self.store.damage.take_if(|damage| damage.is_named_in(what)) else {
             return self.context.violation(format!("the broker ends of itself: {what}"));
         };
         self.context.ledger.refusals += 1;
