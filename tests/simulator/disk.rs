@@ -182,10 +182,10 @@ impl Disk {
                     context.end_soon(End::Kill);
                     return None;
                 }
-                if !context.strikes(Mutation::LoseCommit) {
-                    self.files.write_segment(&name(segment), offset, octets.as_slice());
-                } else {
+                if context.strikes(Mutation::LoseCommit) {
                     context.end_soon(End::Kill);
+                } else {
+                    self.files.write_segment(&name(segment), offset, octets.as_slice());
                 }
                 Some(DiskReply::Committed { sequence, octets })
             }

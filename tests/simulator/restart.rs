@@ -153,7 +153,7 @@ impl World {
     ///
     /// # Errors
     /// Why it does not start.
-    pub fn start(&mut self, shard_count: usize, database: Database) -> Result<(), (String, Database)> {
+    pub fn start(&mut self, shard_count: usize, database: Database) -> Result<(), Box<(String, Database)>> {
         let store = &mut self.store;
         store.epoch += 1;
         store.began_at = self.context.now;
@@ -162,7 +162,7 @@ impl World {
         self.context.trace(|| store.tell_left());
         let recovered = match store.recover(&definitions, shard_count) {
             Ok(recovered) => recovered,
-            Err(what) => return Err((what, control.database)),
+            Err(what) => return Err(Box::new((what, control.database))),
         };
         for file in &recovered.needless {
             if definitions.iter().any(|definition| definition.durable && definition.id.0 == file.queue) {
@@ -335,7 +335,8 @@ impl World {
         loop {
             match self.start(shard_count, database) {
                 Ok(()) => break,
-                Err((what, kept)) => {
+                Err(refused) => {
+                    let (what, kept) = *refused;
                     database = kept;
                     let damage = self.store.damage.take_if(|damage| damage.is_named_in(&what));
                     self.context.trace(|| format!("it does not start: {what}"));
