@@ -26,6 +26,8 @@ use std::{collections::HashMap, io, sync::Arc};
 
 /// Rounds that a broker may take to end in order.
 const ROUNDS_MAX: usize = 3000;
+/// Rounds without anything between shards, until it is believed that they have told each other all.
+const QUIET_ROUNDS: usize = 5;
 /// The keeper's channel for looking at queues.
 const AUDIT_CHANNEL: u16 = 40;
 
@@ -295,6 +297,7 @@ impl World {
         let was_healthy = std::mem::replace(&mut self.context.is_healthy, true);
         self.store.disk.is_full = false;
         self.shut_down();
+        let mut quiet = 0;
         for _ in 0..ROUNDS_MAX {
             self.context.step += 1;
             self.context.now += 20;
@@ -306,7 +309,10 @@ impl World {
                 self.turn(shard);
             }
             let is_empty = self.drivers.iter().all(|driver| driver.shard.connection_count() == 0);
-            if !is_empty || !self.rings.is_empty() || !self.control.is_idle() {
+            let is_quiet = is_empty && self.rings.is_empty() && self.control.is_idle();
+            // What did not fit into a ring follows in the next rounds.
+            quiet = if is_quiet { quiet + 1 } else { 0 };
+            if quiet < QUIET_ROUNDS {
                 continue;
             }
             let (drivers, mut around) = self.around();
