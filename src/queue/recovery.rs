@@ -181,7 +181,13 @@ pub fn recover(
             return Err(damage.clone().into());
         }
         recovered.damages.extend(damages);
-        let mut extents = Extents { history, queue: id.0, has_priorities: options.priority_max.is_some(), passes_damage, read_extent: &mut *read_extent };
+        let mut extents = Extents {
+            history,
+            queue: id.0,
+            has_priorities: options.priority_max.is_some(),
+            passes_damage,
+            read_extent: &mut *read_extent,
+        };
         let work = extents.begin(options.clone(), &own, &mut recovered.damages)?;
         works.insert(id.0, work);
     }
