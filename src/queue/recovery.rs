@@ -181,7 +181,13 @@ pub fn recover(
             return Err(damage.clone().into());
         }
         recovered.damages.extend(damages);
-        let mut extents = Extents { history, queue: id.0, passes_damage, read_extent: &mut *read_extent };
+        let mut extents = Extents {
+            history,
+            queue: id.0,
+            has_priorities: options.priority_max.is_some(),
+            passes_damage,
+            read_extent: &mut *read_extent,
+        };
         let work = extents.begin(options.clone(), &own, &mut recovered.damages)?;
         works.insert(id.0, work);
     }
@@ -231,6 +237,7 @@ fn check_files(history: &History, queue: u64, found: &[FoundFile]) -> Vec<Damage
 struct Extents<'a, 'r> {
     history: &'a History,
     queue: u64,
+    has_priorities: bool,
     passes_damage: bool,
     read_extent: ReadExtent<'r>,
 }
@@ -296,10 +303,13 @@ impl Extents<'_, '_> {
             let (count, octets) = (head.persistent_count, head.persistent_octets);
             return Ok(Some(LiveExtent { file, note: *note, count, octets }));
         }
-        // What the journal says of them ends with the epoch, the file does not.
-        settled.iter().for_each(|(first, count)| work.dead.insert(first, count));
-        if settled.count() == last - first + 1 {
-            return Ok(None);
+        // What the journal says of them ends with the epoch, the file does not. Among positions of one priority there are those of
+        // others.
+        if !self.has_priorities {
+            settled.iter().for_each(|(first, count)| work.dead.insert(first, count));
+            if settled.count() == last - first + 1 {
+                return Ok(None);
+            }
         }
         let id = file_id(self.queue, file);
         let octets = (self.read_extent)(&id, note)?;
@@ -318,8 +328,10 @@ impl Extents<'_, '_> {
                 StoredBody::Inside(octets) => octets,
                 StoredBody::Beside(_) => bodies.next().map_or(0, <[u8]>::len),
             };
-            let is_alive = record.position().is_some_and(|position| !settled.contains(position));
-            if record.is_persistent() && is_alive {
+            let dead = record.position().filter(|position| settled.contains(*position));
+            if let Some(position) = dead {
+                work.dead.insert(position, 1);
+            } else if record.is_persistent() && record.position().is_some() {
                 count += 1;
                 octets += body_octets as u64;
             }

@@ -46,7 +46,9 @@ impl Shard {
         for (asker, _) in std::mem::take(&mut cell.waiting_gets) {
             self.answer(asker, QueueReply::Empty);
         }
-        let files = cell.queue.files();
+        let mut files = cell.queue.files();
+        // Those that went in this turn.
+        files.extend(cell.queue.take_gone_files().into_iter().map(|file| (file, 0)));
         self.remove_queue_files(cell.definition.id.0, cell.queue.is_logged(), &files);
         cell.queue.ready_count()
     }

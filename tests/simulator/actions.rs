@@ -266,14 +266,8 @@ impl Client {
         let allows_no_ack = context.random.permille(300);
         let is_durable = context.is_durable && !is_exclusive && context.random.permille(800);
         let queue = context.ledger.topology.add_queue(owner, auto_delete, allows_no_ack, is_durable);
-        self.choose_priorities(context, queue);
+        choose_priorities(context, queue);
         self.declare_queue(context, number, queue);
-    }
-
-    /// Some durable queues have priorities.
-    pub fn choose_priorities(&self, context: &mut Context, queue: usize) {
-        let has_priorities = context.ledger.topology.queues[queue].is_durable && context.random.permille(250);
-        context.ledger.topology.queues[queue].priority_max = if has_priorities { 6 } else { 0 };
     }
 
     pub fn declare_queue(&mut self, context: &mut Context, number: u16, queue: usize) {
@@ -493,6 +487,12 @@ fn put_in_pieces(context: &mut Context, out: &mut Vec<u8>, number: u16, properti
         put_frame(out, FrameKind::Body, number, &body[at..end]);
         at = end;
     }
+}
+
+/// Some durable queues have priorities.
+pub fn choose_priorities(context: &mut Context, queue: usize) {
+    let has_priorities = context.ledger.topology.queues[queue].is_durable && context.random.permille(250);
+    context.ledger.topology.queues[queue].priority_max = if has_priorities { 6 } else { 0 };
 }
 
 fn choose_target(context: &mut Context) -> (&'static str, String) {

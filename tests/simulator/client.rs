@@ -3,7 +3,7 @@
 use crate::{
     channel::{Channel, Op, Pending},
     context::Context,
-    wire::Wire,
+    wire::{Wire, activity},
 };
 use lepus::protocol::{
     field_table::TableRef,
@@ -204,7 +204,7 @@ impl Client {
         let most = if context.is_healthy { usize::MAX } else { context.random.between(1, self.gulp) };
         let octets = most.min(self.out.len());
         wire.to_broker.extend(self.out.drain(..octets));
-        context.activity += octets as u64;
+        context.activity += activity(octets);
         self.wrote_at = context.now;
     }
 
@@ -213,7 +213,7 @@ impl Client {
         let most = if context.is_healthy { usize::MAX } else { context.random.between(1, self.gulp) };
         let octets = most.min(wire.to_client.len());
         self.input.extend(wire.to_client.drain(..octets));
-        context.activity += octets as u64;
+        context.activity += activity(octets);
     }
 
     /// Whether it sleeps: neither reads nor writes.

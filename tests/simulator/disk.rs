@@ -97,7 +97,7 @@ impl Disk {
     }
 
     pub fn try_reply(&mut self, shard: usize) -> Option<DiskReply> {
-        self.rows[shard].replies.pop_front()
+        self.rows.get_mut(shard)?.replies.pop_front()
     }
 
     pub fn is_idle(&self) -> bool {
@@ -173,10 +173,19 @@ impl Disk {
             DiskRequest::Commit { sequence, segment, offset, octets } => {
                 self.commits += 1;
                 let offset = usize::try_from(offset).expect("segments are short");
-                if !context.strikes(Mutation::LoseCommit) {
-                    self.files.write_segment(&name(segment), offset, octets.as_slice());
-                } else {
+                if let Some((queue, file)) = gone_file(octets.as_slice())
+                    && context.strikes(Mutation::RemoveEarly)
+                {
+                    // The file goes, and the broker ends before the batch is there that says so.
+                    self.files.remove_cold(&ColdFileId { queue, file, is_transient: false });
+                    self.files.sync_queue_directory(queue);
                     context.end_soon(End::Kill);
+                    return None;
+                }
+                if context.strikes(Mutation::LoseCommit) {
+                    context.end_soon(End::Kill);
+                } else {
+                    self.files.write_segment(&name(segment), offset, octets.as_slice());
                 }
                 Some(DiskReply::Committed { sequence, octets })
             }
@@ -406,6 +415,15 @@ impl Disk {
 fn take(steps: &mut usize) -> Option<()> {
     *steps = steps.checked_sub(1)?;
     Some(())
+}
+
+/// A file that a batch says is not needed any more.
+fn gone_file(batch: &[u8]) -> Option<(u64, u32)> {
+    let batch = lepus::store::batch::take(batch).ok()?;
+    lepus::store::record::Records::new(batch.records).find_map(|record| match record {
+        Ok(lepus::store::record::Record::ColdGone { queue, file }) => Some((queue, file)),
+        _ => None,
+    })
 }
 
 /// A request without its octets.

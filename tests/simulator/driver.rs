@@ -1,7 +1,13 @@
 //! What stands around a shard: the same duties as the real event loop and its sockets, without an executor. What a shard wants
 //! to go on with of itself (`Shard::wants_turn`) has its turn when something comes in or the clock ticks.
 
-use crate::{context::Context, control::Control, disk::Disk, ring::Rings, wire::Wire};
+use crate::{
+    context::Context,
+    control::Control,
+    disk::Disk,
+    ring::Rings,
+    wire::{Wire, activity},
+};
 use lepus::{
     definitions::ShardIndex,
     shard::{PersistenceStart, Shard},
@@ -249,7 +255,7 @@ impl Driver {
             let most =
                 if around.context.random.permille(950) { usize::MAX } else { around.context.random.below(waiting) };
             octets = wire.write(&output.slices(SLICES_MAX), most);
-            around.context.activity += octets as u64;
+            around.context.activity += activity(octets);
         }
         socket.is_stuck = octets < waiting && !is_broken;
         self.shard.handle_written(number, octets, socket.is_stuck);
@@ -274,7 +280,7 @@ impl Driver {
             if octets == 0 {
                 break;
             }
-            around.context.activity += octets as u64;
+            around.context.activity += activity(octets);
             self.shard.handle_written(number, octets, false);
             self.flush(around, slot);
             wrote = true;
@@ -308,7 +314,7 @@ impl Driver {
             let most =
                 if around.context.random.permille(700) { 128 << 10 } else { around.context.random.between(1, 300) };
             let octets: Vec<u8> = wire.to_broker.drain(..most.min(wire.to_broker.len())).collect();
-            around.context.activity += octets.len() as u64;
+            around.context.activity += activity(octets.len());
             self.handle_input(around, slot, &octets);
             self.begin_turn(around);
         }

@@ -35,6 +35,8 @@ pub enum Mutation {
     LoseCommit,
     /// A segment of the journal is retired of which something is still needed.
     RetireTooMuch,
+    /// A queue's file is removed before the journal says that it may be missing.
+    RemoveEarly,
     /// A file is not synced.
     SkipSync,
     /// Names are not synced.
@@ -42,7 +44,7 @@ pub enum Mutation {
 }
 
 /// All of them.
-pub const ALL: [Mutation; 18] = [
+pub const ALL: [Mutation; 19] = [
     Mutation::DropBatch,
     Mutation::SwapBatches,
     Mutation::LosePublish,
@@ -59,6 +61,7 @@ pub const ALL: [Mutation; 18] = [
     Mutation::ConfirmEarly,
     Mutation::LoseCommit,
     Mutation::RetireTooMuch,
+    Mutation::RemoveEarly,
     Mutation::SkipSync,
     Mutation::SkipDirectorySync,
 ];
@@ -96,7 +99,12 @@ impl Mutation {
     pub fn is_of_disk(self) -> bool {
         matches!(
             self,
-            Self::ConfirmEarly | Self::LoseCommit | Self::RetireTooMuch | Self::SkipSync | Self::SkipDirectorySync
+            Self::ConfirmEarly
+                | Self::LoseCommit
+                | Self::RetireTooMuch
+                | Self::RemoveEarly
+                | Self::SkipSync
+                | Self::SkipDirectorySync
         )
     }
 

@@ -59,6 +59,16 @@ pub struct Damage {
     undo: Undo,
 }
 
+impl Damage {
+    /// Whether what a broker says of it names the file; of a batch that is not sound another file of the same journal may be
+    /// named, in which it could have been.
+    pub fn is_named_in(&self, what: &str) -> bool {
+        let journal =
+            self.path.rsplit_once('-').filter(|_| self.what.starts_with("flipped")).map(|(journal, _)| journal);
+        what.contains(&self.path) || journal.is_some_and(|journal| what.contains(journal))
+    }
+}
+
 enum Undo {
     Segment(SegmentName, Option<Vec<u8>>),
     Cold((u64, u32), Cold),
@@ -428,10 +438,16 @@ impl Files {
 
     fn damage_segment(&mut self, context: &mut Context, name: SegmentName) -> Option<Damage> {
         let last = self.last_batch(name.epoch, name.shard);
+        // That the last file of a journal was there nothing can tell.
+        let is_followed = self
+            .segments()
+            .iter()
+            .any(|other| (other.epoch, other.shard) == (name.epoch, name.shard) && other.segment > name.segment);
         let at = self.find(&name).expect("it is in the list");
         let segment = &mut self.segments[at];
         let undo = Undo::Segment(name, Some(segment.octets.clone()));
         let what = match context.random.below(4) {
+            0 if !is_followed => return None,
             0 => {
                 segment.name = None;
                 segment.durable_name = None;

@@ -26,6 +26,8 @@ use std::{collections::HashMap, io, sync::Arc};
 
 /// Rounds that a broker may take to end in order.
 const ROUNDS_MAX: usize = 3000;
+/// Rounds without anything between shards, until it is believed that they have told each other all.
+const QUIET_ROUNDS: usize = 5;
 /// The keeper's channel for looking at queues.
 const AUDIT_CHANNEL: u16 = 40;
 
@@ -153,7 +155,7 @@ impl World {
     ///
     /// # Errors
     /// Why it does not start.
-    pub fn start(&mut self, shard_count: usize, database: Database) -> Result<(), (String, Database)> {
+    pub fn start(&mut self, shard_count: usize, database: Database) -> Result<(), Box<(String, Database)>> {
         let store = &mut self.store;
         store.epoch += 1;
         store.began_at = self.context.now;
@@ -162,7 +164,7 @@ impl World {
         self.context.trace(|| store.tell_left());
         let recovered = match store.recover(&definitions, shard_count) {
             Ok(recovered) => recovered,
-            Err(what) => return Err((what, control.database)),
+            Err(what) => return Err(Box::new((what, control.database))),
         };
         for file in &recovered.needless {
             if definitions.iter().any(|definition| definition.durable && definition.id.0 == file.queue) {
@@ -232,7 +234,9 @@ impl World {
 
     fn end(&mut self, end: End) {
         let is_clean = end == End::Clean;
-        let before: Vec<bool> = self.topology().iter().map(|queue| queue.may_be_gone).collect();
+        // A channel that the broker has closed, which its client has not read, may have had the last consumer.
+        let is_leaving = |queue: &crate::topology::QueueNote| queue.auto_delete && queue.is_touched;
+        let before: Vec<bool> = self.topology().iter().map(|queue| queue.may_be_gone || is_leaving(queue)).collect();
         self.clients_read_the_rest();
         for client in 0..self.clients.len() {
             self.clients[client].cut(&mut self.context);
@@ -248,7 +252,7 @@ impl World {
         self.events.clear();
         self.store.disk.end(&mut self.context, end);
         let at_risk = |at: usize, queue: &crate::topology::QueueNote| {
-            let may_be_gone = if is_clean { queue.may_be_gone } else { before[at] };
+            let may_be_gone = before[at] || (is_clean && queue.may_be_gone);
             may_be_gone || queue.is_lossy || queue.purges > 0
         };
         let at_risk: Vec<bool> = self.topology().iter().enumerate().map(|(at, queue)| at_risk(at, queue)).collect();
@@ -256,7 +260,7 @@ impl World {
         self.must_be_there = (0..before.len())
             .filter(|at| {
                 let queue = &self.topology()[*at];
-                let may_be_gone = if is_clean { queue.may_be_gone } else { before[*at] };
+                let may_be_gone = before[*at] || (is_clean && queue.may_be_gone);
                 queue.is_durable && queue.is_declared && !may_be_gone
             })
             .collect();
@@ -293,6 +297,7 @@ impl World {
         let was_healthy = std::mem::replace(&mut self.context.is_healthy, true);
         self.store.disk.is_full = false;
         self.shut_down();
+        let mut quiet = 0;
         for _ in 0..ROUNDS_MAX {
             self.context.step += 1;
             self.context.now += 20;
@@ -304,7 +309,10 @@ impl World {
                 self.turn(shard);
             }
             let is_empty = self.drivers.iter().all(|driver| driver.shard.connection_count() == 0);
-            if !is_empty || !self.rings.is_empty() || !self.control.is_idle() {
+            let is_quiet = is_empty && self.rings.is_empty() && self.control.is_idle();
+            // What did not fit into a ring follows in the next rounds.
+            quiet = if is_quiet { quiet + 1 } else { 0 };
+            if quiet < QUIET_ROUNDS {
                 continue;
             }
             let (drivers, mut around) = self.around();
@@ -333,9 +341,10 @@ impl World {
         loop {
             match self.start(shard_count, database) {
                 Ok(()) => break,
-                Err((what, kept)) => {
+                Err(refused) => {
+                    let (what, kept) = *refused;
                     database = kept;
-                    let damage = self.store.damage.take_if(|damage| what.contains(&damage.path));
+                    let damage = self.store.damage.take_if(|damage| damage.is_named_in(&what));
                     self.context.trace(|| format!("it does not start: {what}"));
                     let Some(damage) = damage else {
                         return self.context.violation(format!("the broker does not start: {what}"));
@@ -426,7 +435,7 @@ impl World {
 
     fn restart_after(&mut self, what: &str) {
         self.context.trace(|| format!("the broker ends of itself: {what}"));
-        let Some(damage) = self.store.damage.take_if(|damage| what.contains(&damage.path)) else {
+        let Some(damage) = self.store.damage.take_if(|damage| damage.is_named_in(what)) else {
             return self.context.violation(format!("the broker ends of itself: {what}"));
         };
         self.context.ledger.refusals += 1;

@@ -15,6 +15,11 @@ pub struct Wire {
     pub broker_is_gone: bool,
 }
 
+/// How much so many octets tell of the world's not being at rest: a heartbeat alone does not.
+pub fn activity(octets: usize) -> u64 {
+    if octets == lepus::protocol::frame::HEARTBEAT_FRAME.len() { 0 } else { octets as u64 }
+}
+
 impl Wire {
     /// Writes as much as fits; returns how much that was.
     pub fn write(&mut self, slices: &[std::io::IoSlice<'_>], most: usize) -> usize {

@@ -1,6 +1,7 @@
 //! One run: shards, rings, the control plane and clients on one thread, step by step from one seed; then the reckoning.
 
 use crate::{
+    actions::choose_priorities,
     channel::{Mode, Pending},
     client::{Client, Stage},
     context::Context,
@@ -333,7 +334,7 @@ impl World {
             let allows_no_ack = self.context.random.permille(300);
             let is_durable = self.context.is_durable && self.context.random.permille(800);
             let queue = self.context.ledger.topology.add_queue(None, false, allows_no_ack, is_durable);
-            self.clients[keeper].choose_priorities(&mut self.context, queue);
+            choose_priorities(&mut self.context, queue);
             self.clients[keeper].declare_queue(&mut self.context, 1, queue);
             self.settle_down(false);
             for _ in 0..self.context.random.below(4) {
