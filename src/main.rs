@@ -3,16 +3,20 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use lepus::server;
-use lepus::server::config::CommandLine;
+use lepus::server::config::{Command, CommandLine};
+use lepus::server::{self, offline};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let options = CommandLine::parse().into_serve_options();
-    match server::run(options) {
-        Ok(()) => ExitCode::SUCCESS,
+    let done = match CommandLine::parse().into_command() {
+        Command::Serve(options) => server::run(options).map(|()| ExitCode::SUCCESS),
+        Command::Inspect(options) => offline::inspect(&options),
+        Command::Recover(options) => offline::recover(&options),
+    };
+    match done {
+        Ok(code) => code,
         Err(reason) => {
             eprintln!("lepus: {reason}");
             ExitCode::FAILURE

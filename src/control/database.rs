@@ -94,6 +94,30 @@ impl Database {
         Ok(database)
     }
 
+    /// A copy of the file in memory: whatever is done with it, the file stays as it is.
+    ///
+    /// # Errors
+    /// Those of [`Database::open`]; also where there is no such file.
+    pub fn open_copy(file: &Path) -> Result<Self, DatabaseError> {
+        let copy = || -> Result<Self, Fault> {
+            let octets = fs::read(file)?;
+            let memory = InMemoryBackend::new();
+            let copied = memory.set_len(octets.len() as u64).and_then(|()| memory.write(0, &octets));
+            copied.map_err(|error| Fault(error.to_string()))?;
+            Self::with_backend(memory, file)
+        };
+        copy().map_err(|fault| DatabaseError { file: file.to_owned(), reason: fault.0 })
+    }
+
+    /// The number of the epoch that was begun last; 0 if none was.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn epoch(&self) -> Result<u64, DatabaseError> {
+        let read = || -> Result<u64, Fault> { Ok(meta(&self.database.begin_read()?, "epoch")?.unwrap_or(0)) };
+        read().map_err(|fault| self.error(fault))
+    }
+
     /// One in memory, for tests of what is around it. It is as durable as this value.
     pub fn in_memory() -> Self {
         let opened = Self::with_backend(InMemoryBackend::new(), Path::new("memory"));

@@ -20,7 +20,9 @@ pub const SHARDS_MAX: u16 = 256;
     name = "lepus",
     version,
     args_conflicts_with_subcommands = true,
-    after_help = "Without a command, lepus serves. Every flag may also be given as the environment variable named beside it."
+    after_help = "Without a command, lepus serves. Every flag may also be given as the environment variable named beside it.\n\n\
+        Exit codes: 0 it ended in order; 1 it cannot start, or the data directory is damaged; 2 the command line is wrong; \
+        74 the disk has failed while the broker ran; 101 a mistake in the broker itself."
 )]
 pub struct CommandLine {
     #[command(subcommand)]
@@ -29,19 +31,64 @@ pub struct CommandLine {
     options: ServeOptions,
 }
 
+/// What is to be done.
 #[derive(Debug, Subcommand)]
-enum Command {
+pub enum Command {
     /// Run the broker (this is what lepus does without a command).
     Serve(ServeOptions),
+    /// Tell what is in the data directory of a broker that does not run: queues, files, damage.
+    ///
+    /// Nothing in it is changed. Exit codes: 0 nothing was found to be damaged; 1 something is, or the directory cannot be looked at.
+    Inspect(InspectOptions),
+    /// Verify the data directory of a broker that does not run, every octet of it; with --salvage, make it usable again.
+    ///
+    /// Exit codes: 0 nothing is damaged, or what could be kept was; 1 something is damaged, or the directory cannot be looked at.
+    Recover(RecoverOptions),
+}
+
+/// What is to be looked at, and how it is told.
+#[derive(Clone, Debug, Args)]
+pub struct InspectOptions {
+    /// The data directory.
+    #[arg(value_name = "DATA-DIR")]
+    pub data_dir: PathBuf,
+
+    /// Tell it as one JSON object instead of tables.
+    ///
+    /// directory; format; epoch: how often it was started; messages: in all.
+    ///
+    /// queues: vhost, name, id (the name of its directory below queues/), messages, body_octets, files, file_octets.
+    ///
+    /// journal_segments: file, epoch, shard, segment (its number), batches, records, batch_octets, file_octets, torn_at: the offset of
+    /// a batch that was not complete when the broker ended, of which nobody was told; null if there is none.
+    ///
+    /// queue_files: file, queue (its id), octets, synced_octets: what a journal says must be there, extents, written_messages: dead
+    /// ones counted.
+    ///
+    /// damage: file, offset, what (a sentence).
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is to be verified, and what is done about damage.
+#[derive(Clone, Debug, Args)]
+pub struct RecoverOptions {
+    /// The data directory.
+    #[arg(value_name = "DATA-DIR")]
+    pub data_dir: PathBuf,
+
+    /// Keep what can be kept, and make the directory one that the broker starts with.
+    ///
+    /// Tells what was kept and what is lost. Damaged files are moved to DATA-DIR/damaged-DATE. Messages whose acknowledgements are
+    /// lost come back.
+    #[arg(long)]
+    pub salvage: bool,
 }
 
 impl CommandLine {
-    /// What to serve with, whether `serve` was spelled out or not.
-    pub fn into_serve_options(self) -> ServeOptions {
-        match self.command {
-            Some(Command::Serve(options)) => options,
-            None => self.options,
-        }
+    /// What is to be done, whether `serve` was spelled out or not.
+    pub fn into_command(self) -> Command {
+        self.command.unwrap_or(Command::Serve(self.options))
     }
 }
 
@@ -152,7 +199,10 @@ mod tests {
 
     fn parse(arguments: &[&str]) -> Result<ServeOptions, clap::Error> {
         let command_line = CommandLine::try_parse_from(["lepus"].iter().chain(arguments));
-        command_line.map(CommandLine::into_serve_options)
+        command_line.map(|command_line| match command_line.into_command() {
+            Command::Serve(options) => options,
+            other => panic!("{other:?} was not asked for"),
+        })
     }
 
     fn check_refused(arguments: &[&str], part: &str) {
@@ -193,6 +243,20 @@ mod tests {
             assert_eq!(options.data_dir, Some(PathBuf::from("data")));
             assert_eq!(options.definitions, Some(PathBuf::from("d.json")));
             assert!(options.busy_poll);
+        }
+    }
+
+    /// Goal: the other commands take a directory, and need one. Method: with it and without, with their flags.
+    #[test]
+    fn other_commands_take_a_directory() {
+        let parse = |arguments: &[&str]| CommandLine::try_parse_from(["lepus"].iter().chain(arguments));
+        let command = |arguments: &[&str]| parse(arguments).expect("accepted").into_command();
+        assert!(matches!(command(&["inspect", "d"]), Command::Inspect(options) if !options.json));
+        assert!(matches!(command(&["inspect", "--json", "d"]), Command::Inspect(options) if options.json));
+        assert!(matches!(command(&["recover", "d"]), Command::Recover(options) if !options.salvage));
+        assert!(matches!(command(&["recover", "--salvage", "d"]), Command::Recover(options) if options.salvage));
+        for arguments in [&["inspect"][..], &["recover", "--salvage"], &["recover", "--json", "d"], &["--port", "1", "inspect", "d"]] {
+            assert!(parse(arguments).is_err(), "{arguments:?}");
         }
     }
 

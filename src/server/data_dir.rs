@@ -14,7 +14,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The version of what lies in the directory.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 const FORMAT_NAME: &str = "lepus";
 const FORMAT_FILE: &str = "format";
 /// The format file while it is being written.
@@ -34,7 +34,7 @@ const SERVICE_PATH: &str = "/var/lib/lepus";
 pub struct DataDir {
     path: PathBuf,
     /// The lock goes with it.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 /// Why a data directory cannot be used. `Display` is a sentence that names the remedy.
@@ -51,6 +51,8 @@ pub enum DataDirError {
     Format { path: PathBuf, found: String },
     /// Its database is not there, though what builds upon it is.
     NoDatabase { path: PathBuf, built_upon: &'static str },
+    /// There is no such directory, or no broker has made it.
+    Absent { path: PathBuf },
     /// The system refuses.
     Io { path: PathBuf, action: &'static str, source: io::Error },
 }
@@ -83,8 +85,13 @@ impl fmt::Display for DataDirError {
             ),
             Self::NoDatabase { path, built_upon } => write!(
                 f,
-                "{DEFINITIONS_FILE} is missing in the data directory {}, though there are messages in {built_upon}/; bring it \
-                 back, or name another directory with --data-dir.",
+                "{DEFINITIONS_FILE} is missing in the data directory {}, though there are messages in {built_upon}/: without it \
+                 nobody knows which queues they belong to; bring it back, or name another directory with --data-dir.",
+                path.display()
+            ),
+            Self::Absent { path } => write!(
+                f,
+                "{} is no data directory of a broker; name the one that lepus was given with --data-dir.",
                 path.display()
             ),
             Self::Io { path, action, source } => write!(
@@ -113,6 +120,31 @@ impl DataDir {
         } else {
             check_format(path)?;
         }
+        let data_dir = DataDir { path: path.clone(), _lock: Some(lock) };
+        data_dir.check_database()?;
+        Ok(data_dir)
+    }
+
+    /// Opens a directory that a broker has made, and that none uses now, for looking at it: nothing in it is changed.
+    ///
+    /// # Errors
+    /// Why it cannot be looked at.
+    pub fn open_existing(path: &Path) -> Result<DataDir, DataDirError> {
+        let path = &std::path::absolute(path).map_err(io_error(path, "find"))?;
+        if !path.join(FORMAT_FILE).exists() {
+            return Err(DataDirError::Absent { path: path.clone() });
+        }
+        let file_path = path.join(LOCK_FILE);
+        let lock = match File::open(&file_path) {
+            Ok(mut file) => {
+                try_lock(path, &mut file)?;
+                Some(file)
+            }
+            // Every broker makes one.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(io_error(&file_path, "lock the data directory with")(error)),
+        };
+        check_format(path)?;
         let data_dir = DataDir { path: path.clone(), _lock: lock };
         data_dir.check_database()?;
         Ok(data_dir)
@@ -210,18 +242,22 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
     let mut options = OpenOptions::new();
     let mut file =
         options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&file_path).map_err(&fail)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-            return Err(DataDirError::InUse { path: path.to_owned(), pid });
-        }
-        Err(TryLockError::Error(error)) => return Err(fail(error)),
-    }
+    try_lock(path, &mut file)?;
     let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     written.map_err(fail)?;
     Ok(file)
+}
+
+fn try_lock(path: &Path, file: &mut File) -> Result<(), DataDirError> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+            Err(DataDirError::InUse { path: path.to_owned(), pid })
+        }
+        Err(TryLockError::Error(error)) => Err(io_error(&path.join(LOCK_FILE), "lock the data directory with")(error)),
+    }
 }
 
 /// Whole or not at all, whatever happens meanwhile.

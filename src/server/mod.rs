@@ -14,6 +14,7 @@ pub mod disk_space;
 pub mod listener;
 pub mod machine;
 mod memory_limit;
+pub mod offline;
 mod panic_hook;
 mod placement;
 pub mod preflight;

@@ -36,6 +36,17 @@ pub(super) fn recover_store(
     definitions: &[Arc<QueueDefinition>],
     unix_offset_millis: u64,
 ) -> Result<RecoveredStore, StartError> {
+    let store = |error| StartError::Store { directory: directory.to_owned(), error };
+    read_store(directory, epoch, shard_count, definitions, unix_offset_millis).map_err(store)
+}
+
+fn read_store(
+    directory: &Path,
+    epoch: u64,
+    shard_count: usize,
+    definitions: &[Arc<QueueDefinition>],
+    unix_offset_millis: u64,
+) -> Result<RecoveredStore, StoreError> {
     let began = Instant::now();
     let shards = u16::try_from(shard_count).expect("shards are bounded");
     let options = FilesOptions { epoch, shards, segment_octets: JOURNAL_SEGMENT_OCTETS };

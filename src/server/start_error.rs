@@ -3,11 +3,13 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::control::database::DatabaseError;
 use crate::server::core_list;
 use crate::server::data_dir::DataDirError;
 use crate::store::StoreError;
+use crate::store::damage::remedy;
 
 /// Why the broker cannot start. `Display` is the sentence that the user gets to read.
 #[derive(Debug)]
@@ -42,7 +44,9 @@ pub enum StartError {
     /// The database in it cannot be used.
     Database(DatabaseError),
     /// What was left in it cannot be read, or is damaged.
-    Store(StoreError),
+    Store { directory: PathBuf, error: StoreError },
+    /// What salvaging has written is not what it was to write.
+    Salvage { queue: String, expected: u64, found: u64 },
     /// A thread, shard or signal handler could not be set up.
     Setup { what: String, source: io::Error },
 }
@@ -84,7 +88,15 @@ impl fmt::Display for StartError {
                 "cannot use the definitions in {reason}; bring a sound copy of it back, or name another directory with \
                  --data-dir."
             ),
-            StartError::Store(reason) => write!(f, "{reason}."),
+            StartError::Store { directory, error: error @ StoreError::Damage(_) } => {
+                write!(f, "{error} (in {}); {}.", directory.display(), remedy(directory))
+            }
+            StartError::Store { error, .. } => write!(f, "{error}."),
+            StartError::Salvage { queue, expected, found } => write!(
+                f,
+                "cannot salvage queue '{queue}': {expected} messages were to be kept and {found} were; all is left as it was, \
+                 please report this."
+            ),
             StartError::Setup { what, source } => write!(f, "cannot set up {what}: {source}."),
             _ => self.fmt_io_uring(f),
         }
@@ -155,12 +167,6 @@ impl std::error::Error for StartError {}
 impl From<DataDirError> for StartError {
     fn from(error: DataDirError) -> Self {
         Self::DataDir(error)
-    }
-}
-
-impl From<StoreError> for StartError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     definitions::Definitions,
     limits::{FRAME_OCTETS_MAX, READ_OCTETS},
-    store::{disk_thread::DiskThreads, journal::JournalCounters},
+    store::{damage::remedy, disk_thread::DiskThreads, journal::JournalCounters},
 };
 use arc_swap::ArcSwap;
 use glommio::{
@@ -332,7 +332,7 @@ impl EventLoop {
             replied = true;
         }
         if replied && let Some(failure) = self.shard.disk_failure() {
-            tracing::error!("{failure}; run 'lepus recover' on the data directory");
+            eprintln!("lepus: {failure}; the broker ends: {}.", remedy(disk.directory()));
             std::process::exit(EXIT_IO_ERROR);
         }
     }

@@ -9,7 +9,7 @@
 //! Where a disk fails, the process ends: what a failed sync has lost, no later one brings back.
 
 use super::aligned::{AlignedBuffer, PAGE_OCTETS};
-use super::damage::{Damage, DamageKind, StoreError};
+use super::damage::{Damage, DamageKind, StoreError, remedy};
 use super::disk::{ColdFileId, ColdPlace, DiskReply, DiskRequest};
 use super::files::{
     Room, StoreFiles, failed, is_full, make_directory, open_direct, remove, remove_directory, sync_directory,
@@ -19,7 +19,7 @@ use ahash::AHashSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -47,6 +47,7 @@ pub struct DiskThreads {
     cold: Option<Sender<DiskRequest>>,
     replies: Receiver<DiskReply>,
     threads: Vec<JoinHandle<()>>,
+    files: Arc<StoreFiles>,
 }
 
 impl DiskThreads {
@@ -60,18 +61,20 @@ impl DiskThreads {
         let (reply, replies) = channel();
         let (journal, commits) = channel();
         let (cold, requests) = channel();
-        let mut threads = DiskThreads { journal: None, cold: None, replies, threads: Vec::new() };
+        let mut threads =
+            DiskThreads { journal: None, cold: None, replies, threads: Vec::new(), files: Arc::clone(&files) };
+        let (directory, directory_cold) = (files.directory().to_owned(), files.directory().to_owned());
         let mut disk = JournalDisk { files: Arc::clone(&files), shard, opened: None };
         let (reply_commits, notify_commits) = (reply.clone(), Arc::clone(&notify));
         threads.threads.push(thread::Builder::new().name(format!("journal-{shard}")).spawn(move || {
-            serve(&commits, &reply_commits, &*notify_commits, |request| disk.execute(request));
+            serve(&commits, &reply_commits, &*notify_commits, &directory, |request| disk.execute(request));
         })?);
         threads.journal = Some(journal);
         let mut disk = ColdDisk::new(files, shard);
         threads.threads.push(
             thread::Builder::new()
                 .name(format!("cold-{shard}"))
-                .spawn(move || serve(&requests, &reply, &*notify, |request| disk.execute(request)))?,
+                .spawn(move || serve(&requests, &reply, &*notify, &directory_cold, |request| disk.execute(request)))?,
         );
         threads.cold = Some(cold);
         Ok(threads)
@@ -83,6 +86,11 @@ impl DiskThreads {
         let row = if is_commit { &self.journal } else { &self.cold };
         let sent = row.as_ref().map(|row| row.send(request));
         assert!(matches!(sent, Some(Ok(()))), "a disk thread has ended before its shard");
+    }
+
+    /// The data directory.
+    pub fn directory(&self) -> &Path {
+        self.files.directory()
     }
 
     /// What was done and not yet told of, oldest first.
@@ -107,6 +115,7 @@ fn serve(
     requests: &Receiver<DiskRequest>,
     replies: &Sender<DiskReply>,
     notify: &dyn Fn(),
+    directory: &Path,
     mut execute: impl FnMut(DiskRequest) -> Result<Option<DiskReply>, StoreError>,
 ) {
     for request in requests {
@@ -117,15 +126,17 @@ fn serve(
                 let _ = replies.send(reply);
                 notify();
             }
-            Err(error) => stop(&error),
+            Err(error) => stop(&error, directory),
         }
     }
 }
 
 /// Ends the process: what its disk holds is not known any more.
-fn stop(error: &StoreError) -> ! {
-    tracing::error!(%error, "the disk has failed");
-    eprintln!("lepus: {error}");
+fn stop(error: &StoreError, directory: &Path) -> ! {
+    match error {
+        StoreError::Io { .. } => eprintln!("lepus: {error}; the broker ends, as it cannot know what is on the disk."),
+        StoreError::Damage(_) => eprintln!("lepus: {error}; the broker ends: {}.", remedy(directory)),
+    }
     std::process::exit(EXIT_CODE)
 }
 

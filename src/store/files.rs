@@ -93,6 +93,16 @@ pub fn journal_segments(directory: &Path) -> Result<Vec<SegmentName>, StoreError
     Ok(segments)
 }
 
+/// Retires all epochs below `epoch`, durably: their segments are not read any more, and are freed by the next start.
+///
+/// # Errors
+/// The marker cannot be made.
+pub fn retire_epochs_below(directory: &Path, epoch: u64) -> Result<(), StoreError> {
+    let marker = directory.join(retired_path(epoch));
+    File::create(&marker).map_err(failed(&marker, "create"))?;
+    sync_directory(&directory.join(JOURNAL_DIRECTORY))
+}
+
 /// The octets of a journal segment, however many there are.
 ///
 /// # Errors

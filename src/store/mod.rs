@@ -23,6 +23,7 @@ pub mod queue_segment;
 pub mod range_set;
 pub mod record;
 pub mod replay;
+pub mod survey;
 mod varint;
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ pub fn read_notes(
 }
 
 /// The notes of a sound trailer that fits the file.
-fn read_trailer(
+pub(super) fn read_trailer(
     read: &mut dyn FnMut(u64, usize) -> io::Result<Vec<u8>>,
     file_octets: u64,
     queue: u64,
@@ -183,7 +183,7 @@ fn read_head(
 }
 
 /// The extent at an offset, if it is sound and ends in the file.
-fn read_extent(
+pub(super) fn read_extent(
     read: &mut dyn FnMut(u64, usize) -> io::Result<Vec<u8>>,
     offset: u64,
     file_octets: u64,

@@ -6,6 +6,7 @@
 mod support;
 
 mod client;
+mod damage;
 mod kills;
 mod ledger;
 mod site;

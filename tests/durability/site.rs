@@ -62,6 +62,22 @@ impl Site {
         command.spawn().expect("the broker's binary starts")
     }
 
+    /// A broker that is not expected to start, to its end.
+    pub fn try_start(&self) -> Output {
+        let mut command = Command::new(BINARY);
+        command.args(["--data-dir", self.text(), "--port", "0", "--shards", "2"]).stdin(Stdio::null());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let start = std::time::Instant::now();
+        while child.try_wait().expect("it is our child").is_none() {
+            if start.elapsed() > STOP_MAX {
+                let _ = child.kill();
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child.wait_with_output().expect("it is our child")
+    }
+
     /// The binary with these arguments and the directory behind them, to its end.
     pub fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(BINARY);
