@@ -89,7 +89,7 @@ pub const JOURNAL_PENDING_OCTETS_MAX: usize = 8 << 20;
 /// A buffer of the journal that has grown longer is not kept, in octets.
 pub const JOURNAL_SPARE_OCTETS_MAX: usize = 2 * JOURNAL_BATCH_OCTETS_MAX;
 /// How long a batch may be held back for more publishers to share it, in microseconds.
-pub const JOURNAL_HOLD_MICROS_MAX: u64 = 500;
+pub const JOURNAL_HOLD_MICROS_MAX: u64 = 3_000;
 /// Publishers that are remembered without asking whether they are gone.
 pub const JOURNAL_WAITERS_MIN: usize = 1024;
 /// Prewritten journal segments that are kept for each shard, in files.

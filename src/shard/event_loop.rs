@@ -145,8 +145,8 @@ pub(super) struct EventLoop {
     disk: Option<DiskThreads>,
     disk_is_short: Arc<AtomicBool>,
     disk_was_short: bool,
-    /// When the journal is to be looked at without anything coming in, as far as a timer is set for it.
-    disk_deadline: Option<u64>,
+    /// Whether a timer is set for when the journal is to be looked at without anything coming in.
+    is_holding: bool,
     collect_memory: fn(),
     /// The most memory that was held since it was last given back.
     octets_held_most: u64,
@@ -214,17 +214,22 @@ async fn live(start: ShardStart) {
         let (accepted, is_over) = {
             let mut event_loop = event_loop.borrow_mut();
             event_loop.is_resting = true;
+            if hold.as_mut().is_some_and(|timer| Pin::new(timer).poll(context).is_ready()) {
+                hold = None;
+                event_loop.is_holding = false;
+            }
             event_loop.pump();
             rest = event_loop.shard.wants_turn().then(|| Timer::new(REST));
             event_loop.is_resting = rest.as_mut().is_some_and(|timer| Pin::new(timer).poll(context).is_pending());
-            if let Some(wait) = event_loop.arm_disk_deadline() {
-                let mut timer = Timer::new(wait);
-                if Pin::new(&mut timer).poll(context).is_ready() {
+            // One that goes off too early, as the deadline was put off, is set again then.
+            if hold.is_none()
+                && let Some(wait) = event_loop.disk_wait()
+            {
+                let timer = hold.insert(Timer::new(wait));
+                event_loop.is_holding = true;
+                if Pin::new(timer).poll(context).is_ready() {
                     context.waker().wake_by_ref();
                 }
-                hold = Some(timer);
-            } else if hold.as_mut().is_some_and(|timer| Pin::new(timer).poll(context).is_ready()) {
-                hold = None;
             }
             (std::mem::take(&mut event_loop.accepted), event_loop.is_over())
         };
@@ -270,7 +275,7 @@ impl EventLoop {
             disk,
             disk_is_short,
             disk_was_short: false,
-            disk_deadline: None,
+            is_holding: false,
             collect_memory,
             octets_held_most: 0,
             collections_left: 0,
@@ -342,20 +347,16 @@ impl EventLoop {
         while let Some(request) = shard.poll_disk_request(now) {
             disk.submit(request);
         }
-        if shard.next_disk_deadline() != self.disk_deadline {
+        if !self.is_holding && shard.next_disk_deadline().is_some() {
             // The task that takes what has come sets the timer.
             self.links.doorbell.poke();
         }
     }
 
-    /// How long to wait before the journal is looked at again, where a timer is to be set for that.
-    fn arm_disk_deadline(&mut self) -> Option<Duration> {
-        let deadline = self.shard.next_disk_deadline();
-        if deadline == self.disk_deadline {
-            return None;
-        }
-        self.disk_deadline = deadline;
-        deadline.map(|deadline| Duration::from_micros(deadline.saturating_sub(self.now_micros())))
+    /// How long to wait before the journal is looked at again, if it is to be.
+    fn disk_wait(&self) -> Option<Duration> {
+        let deadline = self.shard.next_disk_deadline()?;
+        Some(Duration::from_micros(deadline.saturating_sub(self.now_micros())))
     }
 
     fn take_batches(&mut self) {

@@ -260,7 +260,7 @@ impl Shard {
         work.files.retain_mut(|(file, octets)| {
             let now = there.get(&(file.queue, file.file)).copied();
             *octets = (*octets).min(now.unwrap_or(0));
-            now.is_some()
+            *octets > 0
         });
     }
 

