@@ -173,12 +173,14 @@ fn drain(broker: &Broker, from: u64, count: u64) {
 }
 
 /// Goal: when the disk is full publishers are blocked and told, nothing that was confirmed is lost, consumers drain, and
-/// publishing goes on by itself. Method: a file system of 200 MiB without a limit, filled; in between the broker is killed
-/// and starts again while there is no room at all.
+/// publishing goes on by itself; a broker that ends meanwhile starts again once there is some room. Method: a file system of
+/// 300 MiB, of which a third is somebody else's, filled, without a limit; a kill.
 #[test]
 fn a_full_disk_blocks_publishers_and_recovers() {
-    let Some(disk) = SmallDisk::new(200) else { return };
+    let Some(disk) = SmallDisk::new(300) else { return };
     let Some(site) = Site::at(&disk.path()) else { return };
+    let ballast = disk.mounted.path().join("ballast");
+    fs::write(&ballast, vec![1; 100 << 20]).expect("there is room");
     let flags = ["--shards", "1", "--queue-memory", "4MiB", "--disk-limit", "0"];
     let mut broker = site.start(&flags);
     let mut client = Client::publisher(&broker);
@@ -187,6 +189,7 @@ fn a_full_disk_blocks_publishers_and_recovers() {
     let confirmed = publish_until_blocked(&mut client, &mut next);
     assert!(confirmed > 1_000, "{confirmed} were confirmed");
     kill(broker);
+    fs::remove_file(&ballast).expect("it is there");
     broker = site.start(&flags);
     let ready = Client::open(&broker).ready("full");
     assert!(ready >= confirmed && ready <= next, "{ready} of {confirmed}");

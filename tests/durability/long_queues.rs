@@ -68,6 +68,8 @@ fn a_thousand_queues_come_back() {
     let name = |number: usize| format!("one-of-many-{number}");
     for number in 0..QUEUES {
         client.declare(&name(number), &Table::new());
+    }
+    for number in 0..QUEUES {
         client.publish(&name(number), Properties::default(), number.to_string().as_bytes());
         if number % 100 == 0 {
             client.wait_confirmed();
