@@ -151,7 +151,8 @@ pub fn survey_file(
     queue: u64,
     known_octets: u64,
 ) -> io::Result<FileSurvey> {
-    let trailer = if known_octets >= file_octets { read_trailer(read, file_octets, queue)? } else { None };
+    // It may be there without the extents that it lists, but what it says of those that were there is right.
+    let trailer = read_trailer(read, file_octets, queue)?;
     let end = trailer.iter().flatten().last().map_or(file_octets, |last| last.offset + u64::from(last.octets));
     let mut survey =
         FileSurvey { truncated: (known_octets > file_octets).then_some(known_octets), ..FileSurvey::default() };

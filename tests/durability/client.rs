@@ -151,12 +151,16 @@ impl Client {
     /// Takes what a queue has, `count` messages, acknowledged at the end if `acknowledges`.
     #[track_caller]
     pub fn take(&mut self, queue: &str, count: usize, acknowledges: bool) -> Vec<Delivery> {
+        // No more than that, so that nothing is on its way at the end.
+        let prefetch = u16::try_from(count).unwrap_or(0);
+        self.wire.call(1, &methods::qos(prefetch, false), basic::QOS_OK);
         self.wire.consume(1, queue, "taker", 0);
         let taken: Vec<_> = (0..count).map(|_| self.wire.expect_delivery(1)).collect();
+        self.wire.call(1, &methods::cancel("taker"), basic::CANCEL_OK);
         if acknowledges && let Some(last) = taken.last() {
             self.wire.send_method(1, &methods::ack(last.delivery_tag, true));
         }
-        self.wire.call(1, &methods::cancel("taker"), basic::CANCEL_OK);
+        self.wire.synchronise(1);
         taken
     }
 

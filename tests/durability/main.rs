@@ -7,6 +7,10 @@ mod support;
 
 mod client;
 mod damage;
+mod failing_disk;
 mod kills;
+mod kinds;
 mod ledger;
+mod long_queues;
 mod site;
+mod stops;
