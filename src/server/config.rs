@@ -255,7 +255,9 @@ mod tests {
         assert!(matches!(command(&["inspect", "--json", "d"]), Command::Inspect(options) if options.json));
         assert!(matches!(command(&["recover", "d"]), Command::Recover(options) if !options.salvage));
         assert!(matches!(command(&["recover", "--salvage", "d"]), Command::Recover(options) if options.salvage));
-        for arguments in [&["inspect"][..], &["recover", "--salvage"], &["recover", "--json", "d"], &["--port", "1", "inspect", "d"]] {
+        for arguments in
+            [&["inspect"][..], &["recover", "--salvage"], &["recover", "--json", "d"], &["--port", "1", "inspect", "d"]]
+        {
             assert!(parse(arguments).is_err(), "{arguments:?}");
         }
     }

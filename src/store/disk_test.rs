@@ -304,7 +304,12 @@ fn impossible(name: &str) -> (DiskRequest, &'static [&'static str]) {
         ),
         "read more" => (
             DiskRequest::ReadExtents { place, octets: 8192, token: 1 },
-            &["queues/0000000000000001/00000000.segment is truncated", "offset 4096", "8192 octets", "'lepus recover --salvage /"],
+            &[
+                "queues/0000000000000001/00000000.segment is truncated",
+                "offset 4096",
+                "8192 octets",
+                "'lepus recover --salvage /",
+            ],
         ),
         "sync" => (DiskRequest::SyncFiles { files: vec![file], token: 1 }, &["cannot sync", "00000000.segment"]),
         other => panic!("{other} is not asked for"),

@@ -17,7 +17,7 @@ const AVERAGE_COMMITS: u64 = 8;
 /// The length of a slice of time, in microseconds.
 const SLICE_MICROS: u64 = 3_000;
 /// Publishers that follow each other so closely, in microseconds, keep coming.
-const FOLLOW_MICROS: u64 = 100;
+const FOLLOW_MICROS: u64 = 150;
 /// Who has not come back for so many batches is forgotten when there are many.
 const FORGET_BATCHES: u64 = 16;
 
@@ -117,7 +117,8 @@ impl Hold {
         self.handle_now(now_micros);
         self.commit_micros = (self.commit_micros * (AVERAGE_COMMITS - 1) + commit_micros) / AVERAGE_COMMITS;
         self.until_micros_max = now_micros + JOURNAL_HOLD_MICROS_MAX;
-        self.until_micros = now_micros + (self.commit_micros / 2).min(JOURNAL_HOLD_MICROS_MAX);
+        // Who was just served takes a while to come back.
+        self.until_micros = now_micros + (self.commit_micros / 2).clamp(FOLLOW_MICROS, JOURNAL_HOLD_MICROS_MAX);
     }
 
     /// Whether the gathering batch is to wait still.
