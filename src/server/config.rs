@@ -90,6 +90,15 @@ impl CommandLine {
     pub fn into_command(self) -> Command {
         self.command.unwrap_or(Command::Serve(self.options))
     }
+
+    /// What to serve with.
+    #[cfg(test)]
+    pub(super) fn into_serve_options(self) -> ServeOptions {
+        match self.into_command() {
+            Command::Serve(options) => options,
+            other => panic!("{other:?} was not asked for"),
+        }
+    }
 }
 
 /// How the broker is to run.
@@ -199,10 +208,7 @@ mod tests {
 
     fn parse(arguments: &[&str]) -> Result<ServeOptions, clap::Error> {
         let command_line = CommandLine::try_parse_from(["lepus"].iter().chain(arguments));
-        command_line.map(|command_line| match command_line.into_command() {
-            Command::Serve(options) => options,
-            other => panic!("{other:?} was not asked for"),
-        })
+        command_line.map(CommandLine::into_serve_options)
     }
 
     fn check_refused(arguments: &[&str], part: &str) {

@@ -129,7 +129,9 @@ impl Client {
         let first = if multiple { 0 } else { tag };
         let answered: Vec<u64> = self.unconfirmed.range(first..=tag).copied().collect();
         assert!(!answered.is_empty(), "a confirm for nothing: {tag}");
-        answered.iter().for_each(|tag| drop(self.unconfirmed.remove(tag)));
+        for tag in &answered {
+            self.unconfirmed.remove(tag);
+        }
         answered
     }
 
@@ -166,26 +168,24 @@ impl Client {
 
     /// The next thing that comes.
     pub fn next(&mut self, limit: Duration) -> Incoming {
-        loop {
-            let frame = match self.wire.next_event(limit) {
-                Event::Frame(frame) => frame,
-                Event::Closed => return Incoming::Closed,
-                Event::Silence => return Incoming::Silence,
-            };
-            return match frame.method_id() {
-                Some(id @ (basic::ACK | basic::NACK)) => {
-                    let mut arguments = frame.arguments();
-                    let (tag, multiple) = (arguments.u64(), arguments.u8() & 1 != 0);
-                    Incoming::Confirm { tag, multiple, is_ack: id == basic::ACK }
-                }
-                Some(basic::DELIVER) => self.content_of(&frame),
-                Some(basic::QOS_OK) => Incoming::Limited,
-                Some(basic::RECOVER_OK) => Incoming::Recovered,
-                Some(connection::BLOCKED) => Incoming::Blocked,
-                Some(connection::UNBLOCKED) => Incoming::Unblocked,
-                Some(connection::CLOSE) => Incoming::Closed,
-                _ => panic!("unexpected: {}", crate::support::wire::describe(&frame)),
-            };
+        let frame = match self.wire.next_event(limit) {
+            Event::Frame(frame) => frame,
+            Event::Closed => return Incoming::Closed,
+            Event::Silence => return Incoming::Silence,
+        };
+        match frame.method_id() {
+            Some(id @ (basic::ACK | basic::NACK)) => {
+                let mut arguments = frame.arguments();
+                let (tag, multiple) = (arguments.u64(), arguments.u8() & 1 != 0);
+                Incoming::Confirm { tag, multiple, is_ack: id == basic::ACK }
+            }
+            Some(basic::DELIVER) => self.content_of(&frame),
+            Some(basic::QOS_OK) => Incoming::Limited,
+            Some(basic::RECOVER_OK) => Incoming::Recovered,
+            Some(connection::BLOCKED) => Incoming::Blocked,
+            Some(connection::UNBLOCKED) => Incoming::Unblocked,
+            Some(connection::CLOSE) => Incoming::Closed,
+            _ => panic!("unexpected: {}", crate::support::wire::describe(&frame)),
         }
     }
 
