@@ -47,12 +47,13 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::server::config::CommandLine;
+    use crate::server::config::{Command, CommandLine};
 
     fn place(arguments: &[&str], cores: &[usize], quota: Option<usize>) -> Result<String, StartError> {
         let command_line = CommandLine::try_parse_from(["lepus"].iter().chain(arguments)).expect("accepted");
         let machine = Machine { cores: cores.to_vec(), cpu_quota_cores: quota, memory_octets: 1 << 30 };
-        place_shards(&command_line.into_serve_options(), &machine).map(|placement| placement_text(&placement))
+        let Command::Serve(options) = command_line.into_command() else { panic!("no serving was asked for") };
+        place_shards(&options, &machine).map(|placement| placement_text(&placement))
     }
 
     fn check(arguments: &[&str], cores: &[usize], quota: Option<usize>, expected: &str) {

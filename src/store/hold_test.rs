@@ -163,7 +163,7 @@ fn occasional_publishers_are_not_waited_for() {
         world.run(1000, &mut answers);
         let holds = world.journal.counters().holds - holds;
         assert!(holds < 200, "{publishers} publishers: {holds} of 1000 commits were held back");
-        assert!(world.waited_micros_max <= 3 * 150, "somebody waited {} us", world.waited_micros_max);
+        assert!(world.waited_micros_max <= 4 * 150, "somebody waited {} us", world.waited_micros_max);
     }
 }
 

@@ -199,11 +199,11 @@ fn next_extent(
 
 #[cfg(test)]
 mod tests {
-    use super::super::aligned::AlignedBuffer;
-    use super::super::extent::{ExtentHead, put_extent};
-    use super::super::fixture::{Bench, SEGMENT_OCTETS, entry, read_file, with_message};
-    use super::super::queue_segment::put_trailer;
     use super::*;
+    use crate::store::aligned::AlignedBuffer;
+    use crate::store::extent::{ExtentHead, put_extent};
+    use crate::store::fixture::{Bench, SEGMENT_OCTETS, entry, read_file, with_message};
+    use crate::store::queue_segment::put_trailer;
 
     const QUEUE: u64 = 9;
 
