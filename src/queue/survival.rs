@@ -35,6 +35,9 @@ struct Expected {
     delivered: bool,
 }
 
+/// What the journal holds of messages that are alive: priority, number, octets, and whether it was delivered.
+type Journaled = BTreeMap<Position, (u8, u64, usize, bool)>;
+
 struct World {
     options: QueueOptions,
     queue: Queue,
@@ -264,7 +267,7 @@ impl World {
     }
 
     /// What the journal says is alive: of all positions with their priority, and which messages it holds itself.
-    fn replay(&self) -> (impl Fn(u8, Position) -> bool + use<>, BTreeMap<Position, (u8, u64, usize, bool)>, Position) {
+    fn replay(&self) -> (impl Fn(u8, Position) -> bool + use<>, Journaled, Position) {
         let mut fronts: BTreeMap<u8, Position> = BTreeMap::new();
         let (mut ranges, mut settled, mut messages, mut below) =
             (RangeSet::default(), RangeSet::default(), BTreeMap::new(), 0);
@@ -339,20 +342,15 @@ impl World {
         }
         items.sort_by_key(|(priority, position, _)| (*priority, *position));
         for (priority, position, extent) in items {
-            match extent {
-                Some(extent) => queue.restore_extent(&extent),
-                None => {
-                    let (_, number, octets, redelivered) = messages[&position];
-                    let (octets, key) = (body(number, octets), format!("key.{number}"));
-                    let message = MessageView {
-                        exchange: b"x",
-                        routing_key: key.as_bytes(),
-                        properties: &[0, 0],
-                        body: BodyView::Slice(&octets),
-                    };
-                    queue.restore_message(&Forwarded { position, priority, expires_at: None, redelivered, message });
-                }
+            if let Some(extent) = extent {
+                queue.restore_extent(&extent);
+                continue;
             }
+            let (_, number, octets, redelivered) = messages[&position];
+            let (octets, key) = (body(number, octets), format!("key.{number}"));
+            let body = BodyView::Slice(&octets);
+            let message = MessageView { exchange: b"x", routing_key: key.as_bytes(), properties: &[0, 0], body };
+            queue.restore_message(&Forwarded { position, priority, expires_at: None, redelivered, message });
         }
         queue.finish_restore(dead, self.position_next());
         self.queue = queue;
