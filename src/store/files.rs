@@ -173,7 +173,7 @@ impl StoreFiles {
     pub fn open(directory: &Path, options: FilesOptions) -> Result<StoreFiles, StoreError> {
         let transient = directory.join(TRANSIENT_DIRECTORY);
         remove_directory(&transient)?;
-        for name in [JOURNAL_DIRECTORY, QUEUES_DIRECTORY, UNFINISHED, TRANSIENT_DIRECTORY] {
+        for name in [JOURNAL_DIRECTORY, QUEUES_DIRECTORY, TRANSIENT_DIRECTORY] {
             make_directory(&directory.join(name))?;
         }
         sync_directory(directory)?;
