@@ -94,6 +94,9 @@ pub const JOURNAL_HOLD_MICROS_MAX: u64 = 3_000;
 pub const JOURNAL_WAITERS_MIN: usize = 1024;
 /// Prewritten journal segments that are kept for each shard, in files.
 pub const JOURNAL_POOL_FILES_MAX: usize = 4;
+/// Of these, those that only the first segments of a start may be, for each shard, in files: so that a broker starts, and its
+/// consumers drain, where the disk has no room.
+pub const JOURNAL_RESERVE_FILES: usize = 1;
 /// Ranges of positions in one record of a checkpoint.
 pub const CHECKPOINT_RANGES_MAX: usize = 65_536;
 

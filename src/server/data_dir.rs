@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `lock` | locked (`flock`) by the broker that uses the directory; holds its process id |
 //! | `format` | `lepus 1`: the version of all that lies here |
+//! | `reserve` | room for a start on a full disk |
 //! | `definitions.redb` | what exists ([`database`](crate::control::database)) |
 
 use std::ffi::OsString;
@@ -20,6 +21,9 @@ const FORMAT_FILE: &str = "format";
 /// The format file while it is being written.
 const FORMAT_FILE_NEW: &str = "format.new";
 const LOCK_FILE: &str = "lock";
+/// What it takes up is given to the database at start, should there be no other room.
+const RESERVE_FILE: &str = "reserve";
+const RESERVE_OCTETS: usize = 1 << 20;
 /// The file of the database of definitions.
 const DEFINITIONS_FILE: &str = "definitions.redb";
 /// Directories that are filled after the database was made, and mean nothing without it.
@@ -158,6 +162,22 @@ impl DataDir {
     /// The file of the database of definitions.
     pub fn definitions_file(&self) -> PathBuf {
         self.path.join(DEFINITIONS_FILE)
+    }
+
+    /// Gives free what was kept for the start.
+    pub fn release_reserve(&self) {
+        // Where it is not there, or cannot be removed, what follows has to do without.
+        let _ = fs::remove_file(self.path.join(RESERVE_FILE));
+    }
+
+    /// Keeps some room for the next start, if there is any.
+    pub fn keep_reserve(&self) {
+        let path = self.path.join(RESERVE_FILE);
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
+        if file.and_then(|mut file| file.write_all(&vec![0; RESERVE_OCTETS])).is_err() {
+            self.release_reserve();
+        }
     }
 
     /// Numbers of epochs and queues are in the database. Without it they would be given again, and messages of other queues

@@ -154,6 +154,7 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
             Err(_) => return Err(setup("a shard's executor", io::Error::other("its thread ended"))),
         }
     }
+    plan.data_dir.keep_reserve();
     Ok(RunningShards { mailboxes, gauges, data_dir: plan.data_dir })
 }
 
@@ -200,6 +201,7 @@ fn setup(what: &str, source: io::Error) -> StartError {
 
 /// Opens the database, begins an epoch, and reads what was kept; the definitions file is merged into it.
 fn restore(plan: &ShardPlan, shard_count: usize) -> Result<Restored, StartError> {
+    plan.data_dir.release_reserve();
     let mut database = Database::open(&plan.data_dir.definitions_file())?;
     let epoch = database.begin_epoch()?;
     let shards = u16::try_from(shard_count).expect("shards are bounded");

@@ -9,7 +9,8 @@ use super::names::{
     JOURNAL_DIRECTORY, QUEUES_DIRECTORY, SegmentName, TRANSIENT_DIRECTORY, UNFINISHED, cold_path, free_path,
     is_unfinished, parse_cold, parse_free, parse_queue_directory, parse_retired, queue_directory, retired_path,
 };
-use crate::limits::JOURNAL_POOL_FILES_MAX;
+use super::journal::FIRST_SEGMENT;
+use crate::limits::{JOURNAL_POOL_FILES_MAX, JOURNAL_RESERVE_FILES};
 use rustix::fs::{FallocateFlags, OFlags};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
@@ -227,12 +228,42 @@ impl StoreFiles {
         JOURNAL_POOL_FILES_MAX * usize::from(self.options.shards)
     }
 
+    fn reserve_files(&self) -> usize {
+        JOURNAL_RESERVE_FILES * usize::from(self.options.shards)
+    }
+
+    /// A file of the pool. The last ones are for the first segments of a start.
+    fn take_free(&self, segment: u64) -> Option<u32> {
+        let mut pool = self.pool();
+        let is_left = segment == FIRST_SEGMENT || pool.free.len() > self.reserve_files();
+        is_left.then(|| pool.free.pop()).flatten()
+    }
+
+    /// Makes files for the pool until it has those that the next start may need, as far as there is room.
+    fn fill_reserve(&self) -> Result<(), StoreError> {
+        while self.pool().free.len() < self.reserve_files() {
+            let number = {
+                let mut pool = self.pool();
+                pool.next += 1;
+                pool.next - 1
+            };
+            let path = self.path(&free_path(number));
+            let new = path.with_extension(UNFINISHED);
+            match self.write_zeros(&new) {
+                Ok(()) => fs::rename(&new, &path).map_err(failed(&new, "rename"))?,
+                Err(error) if is_full(&error) => return remove(&new),
+                Err(error) => return Err(failed(&new, "fill")(error)),
+            }
+            self.pool().free.push(number);
+        }
+        Ok(())
+    }
+
     /// Makes a journal segment of this epoch that is written in place: one of the pool, or a new one, filled with zeros.
     /// Its name and length are durable.
     pub(super) fn prepare_segment(&self, shard: u16, segment: u64) -> Result<Room, StoreError> {
         let path = self.segment_path(shard, segment);
-        let free = self.pool().free.pop();
-        if let Some(number) = free {
+        if let Some(number) = self.take_free(segment) {
             let free = self.path(&free_path(number));
             fs::rename(&free, &path).map_err(failed(&free, "rename"))?;
         } else {
@@ -309,7 +340,8 @@ impl StoreFiles {
         File::create(&marker).map_err(failed(&marker, "create"))?;
         self.sync_journal_directory()?;
         self.free_epochs_below(self.options.epoch, &names)?;
-        remove(&marker)
+        remove(&marker)?;
+        self.fill_reserve()
     }
 
     /// Frees the segments, among `names`, of all epochs below `epoch`, which the marker of that epoch has retired. Then the

@@ -167,14 +167,12 @@ fn drain(broker: &Broker, from: u64, count: u64) {
 }
 
 /// Goal: when the disk is full publishers are blocked and told, nothing that was confirmed is lost, consumers drain, and
-/// publishing goes on by itself; a broker that ends meanwhile starts again once there is some room. Method: a file system of
-/// 300 MiB, of which a third is somebody else's, filled, without a limit; a kill.
+/// publishing goes on by itself; a broker that ends meanwhile starts again. Method: a file system of 300 MiB, filled, without a
+/// limit; a kill while there is no room at all.
 #[test]
 fn a_full_disk_blocks_publishers_and_recovers() {
     let Some(disk) = SmallDisk::new(300) else { return };
     let Some(site) = Site::at(&disk.path()) else { return };
-    let ballast = disk.mounted.path().join("ballast");
-    fs::write(&ballast, vec![1; 100 << 20]).expect("there is room");
     let flags = ["--shards", "1", "--queue-memory", "4MiB", "--disk-limit", "0"];
     let mut broker = site.start(&flags);
     let mut client = Client::publisher(&broker);
@@ -183,7 +181,7 @@ fn a_full_disk_blocks_publishers_and_recovers() {
     let confirmed = publish_until_blocked(&mut client, &mut next);
     assert!(confirmed > 1_000, "{confirmed} were confirmed");
     kill(broker);
-    fs::remove_file(&ballast).expect("it is there");
+    eat(&disk);
     broker = site.start(&flags);
     let ready = Client::open(&broker).ready("full");
     assert!(ready >= confirmed && ready <= next, "{ready} of {confirmed}");
@@ -203,6 +201,31 @@ fn a_full_disk_blocks_publishers_and_recovers() {
     client.wait_confirmed();
     drain(&broker, confirmed, next - confirmed);
     stop(broker);
+}
+
+/// Goal: with the room that is kept free by default a broker that was killed starts again, and consumers drain and make room.
+/// Method: publish to queues of all shards until there is less, kill, and drain after the start.
+#[test]
+fn what_the_disk_limit_leaves_is_enough_for_a_start() {
+    for shards in ["1", "2", "4"] {
+        let Some(disk) = SmallDisk::new(700) else { return };
+        let Some(site) = Site::at(&disk.path()) else { return };
+        let flags = ["--shards", shards, "--queue-memory", "4MiB"];
+        let mut broker = site.start(&flags);
+        let mut client = Client::publisher(&broker);
+        client.declare("full", &Table::new());
+        let mut next = 0;
+        let confirmed = publish_until_blocked(&mut client, &mut next);
+        kill(broker);
+        broker = site.start(&flags);
+        let ready = Client::open(&broker).ready("full");
+        assert!(ready >= confirmed && ready <= next, "{ready} of {confirmed}");
+        drain(&broker, 0, ready);
+        let mut client = Client::publisher(&broker);
+        client.publish("full", Properties::default(), &body(0));
+        client.wait_confirmed();
+        stop(broker);
+    }
 }
 
 #[track_caller]
@@ -249,6 +272,13 @@ fn the_disk_limit_blocks_publishers() {
     client.wait_confirmed();
     drain(&broker, 1, 1);
     stop(broker);
+}
+
+/// Leaves nothing.
+fn eat(disk: &SmallDisk) {
+    let mut rest = fs::File::create(disk.mounted.path().join("rest")).expect("a name needs no room");
+    while std::io::Write::write_all(&mut rest, &[1; 4096]).is_ok() {}
+    assert!(disk.free_octets() < 1 << 20, "{} octets are left", disk.free_octets());
 }
 
 /// Leaves 40 MiB.
