@@ -74,7 +74,7 @@
 //! | 5 | [`connection`] | one client's connection: phase, channels, confirms, output |
 //! | 6 | [`shard`] | one core's broker. Drivers: `event_loop`, `mesh`, `socket` |
 //! | 7 | [`control`] | the single writer of the definitions, and where they are kept. A driver |
-//! | 8 | [`server`] | the process. Drivers: `listener`, `preflight`, `shards`, `shutdown` |
+//! | 8 | [`server`] | the process, and commands on what it has left (`offline`). Drivers: `listener`, `preflight`, `shards`, `shutdown`, `offline` |
 //!
 //! # What is not there
 //!

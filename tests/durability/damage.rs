@@ -334,3 +334,31 @@ fn what_cannot_be_understood_is_left_alone() {
     let (long, short) = drain_all(&site);
     assert_eq!((long.len(), short.len()), (LONG, SHORT));
 }
+
+/// Goal: salvaging that is cut short loses nothing more, and can be run again. Method: a damaged journal and a damaged file;
+/// the command is killed at several moments, then left to end.
+#[test]
+fn salvaging_can_be_interrupted() {
+    let Some(site) = site_with_queues() else { return };
+    let path = segments(&site).remove(0);
+    flip(&path, fs::metadata(&path).expect("it is there").len() / 2);
+    // Behind it there is a mark at least, so that it is damage and no end.
+    let journal = written_journal(&site).remove(0).0;
+    flip(&journal, 100);
+    // The messages of the one block, that a start would find only when it comes to them, and no more, may be counted and go.
+    const BLOCK: usize = 40;
+    let before = inspected(&site, "long") + inspected(&site, "short");
+    for millis in [20, 60, 120, 180, 250, 400, 600] {
+        let mut salvaging = site.spawn_command(&["recover", "--salvage"]);
+        std::thread::sleep(Duration::from_millis(millis));
+        let _ = salvaging.kill();
+        salvaging.wait().expect("it is our child");
+        let left = inspected(&site, "long") + inspected(&site, "short");
+        assert!(left <= before && left > before - BLOCK, "{left} of {before} are left after {millis} ms");
+    }
+    site.run(&["recover", "--salvage"]);
+    let (long, short) = drain_all(&site);
+    let left = long.len() + short.len();
+    assert!(left < before && left > before - BLOCK, "{left} of {before} are left");
+    assert!(files(&site, ".", ".segment").iter().any(|path| path.to_string_lossy().contains("damaged-")));
+}

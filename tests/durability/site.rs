@@ -78,6 +78,13 @@ impl Site {
         child.wait_with_output().expect("it is our child")
     }
 
+    /// The binary with these arguments and the directory behind them, not waited for.
+    pub fn spawn_command(&self, arguments: &[&str]) -> std::process::Child {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).arg(&self.path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("the binary starts")
+    }
+
     /// The binary with these arguments and the directory behind them, to its end.
     pub fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(BINARY);

@@ -32,7 +32,7 @@ pub(super) enum Depth {
 /// A segment file of a queue that exists.
 pub(super) struct FileRemains {
     pub octets: u64,
-    /// How much of it must be there, as a journal says; 0 where none does.
+    /// How much of it must be there, as a journal says, or may have said; 0 where none does.
     pub known_octets: u64,
     pub survey: FileSurvey,
 }
@@ -148,6 +148,8 @@ fn read_store(directory: &Path, definitions: &[Arc<QueueDefinition>], depth: Dep
             continue;
         }
         let known_octets = said.and_then(|said| said.cold_files.get(&id.file)).copied().unwrap_or(0);
+        // Where a part of a journal is lost, it may have said that all of the file must be there.
+        let known_octets = if history.damages().is_empty() { known_octets } else { known_octets.max(octets) };
         let survey = look_at_file(directory, &id, octets, known_octets, depth)?;
         damages.extend(survey.damages(&id, octets));
         found.insert(id, FileRemains { octets, known_octets, survey });

@@ -43,7 +43,7 @@ const SHARD: u16 = 0;
 pub(super) fn salvage(mut remains: Remains) -> Result<String, StartError> {
     let directory = remains.data_dir.path().to_owned();
     let store = |error| StartError::Store { directory: directory.clone(), error };
-    let aside = Aside::make(&directory).map_err(store)?;
+    let aside = Aside::name(&directory);
     let mut lost = lost_of_journals(&remains);
     let damaged: Vec<ColdFileId> =
         remains.files.iter().filter(|(_, file)| !file.survey.is_sound()).map(|(id, _)| *id).collect();
@@ -76,21 +76,17 @@ struct Aside {
 }
 
 impl Aside {
-    fn make(directory: &Path) -> Result<Aside, StoreError> {
+    /// A directory that is made when something is to go there.
+    fn name(directory: &Path) -> Aside {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let day = date(since / 86_400);
-        for attempt in 1..1_000 {
-            let name = if attempt == 1 { format!("damaged-{day}") } else { format!("damaged-{day}-{attempt}") };
-            let place = directory.join(name);
-            match DirBuilder::new().mode(0o700).create(&place) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                made => {
-                    made.map_err(failed(&place, "make"))?;
-                    return Ok(Aside { directory: directory.to_owned(), place });
-                }
-            }
+        let mut place = directory.join(format!("damaged-{day}"));
+        let mut attempt = 1;
+        while place.exists() {
+            attempt += 1;
+            place = directory.join(format!("damaged-{day}-{attempt}"));
         }
-        Err(failed(directory, "find a name for damaged files in")(io::ErrorKind::AlreadyExists.into()))
+        Aside { directory: directory.to_owned(), place }
     }
 
     /// Makes the directory that a file, named below the data directory, goes to.
@@ -376,10 +372,7 @@ fn report(remains: &Remains, lost: &str, aside: &Aside) -> String {
     });
     let kept = table(&["VHOST", "QUEUE", "MESSAGES"], &rows.collect::<Vec<_>>());
     let mut text = format!("\nKept\n{kept}\nLost, unless there was a copy elsewhere\n{lost}\n");
-    let is_empty = fs::read_dir(&aside.place).is_ok_and(|mut entries| entries.next().is_none());
-    if is_empty {
-        let _ = fs::remove_dir(&aside.place);
-    } else {
+    if aside.place.exists() {
         let _ = writeln!(text, "Damaged files are in {}; delete them when they are not needed.", aside.place.display());
     }
     text += "The broker can be started.\n";
