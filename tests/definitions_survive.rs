@@ -537,12 +537,12 @@ fn a_disk_that_fails_ends_the_broker() {
 }
 
 /// Goal: while the disk is full, durable declares wait and nothing else does: who wants to consume logs in and consumes. With room
-/// again, all that waited is done. Method: a file system of a megabyte in a namespace of the broker's own, filled up.
+/// again, all that waited is done. Method: a small file system in a namespace of the broker's own, filled up.
 #[test]
 fn a_full_disk_is_waited_for() {
     let home = Home::new();
     fs::create_dir(home.path()).expect("it is new");
-    let namespace = ["-rm", "sh", "-c", "mount -t tmpfs -o size=1m,mode=700 tmpfs \"$0\" && exec \"$@\""];
+    let namespace = ["-rm", "sh", "-c", "mount -t tmpfs -o size=300m,mode=700 tmpfs \"$0\" && exec \"$@\""];
     let data_dir = home.path();
     let is_possible = Command::new("unshare").args(namespace).arg(&data_dir).arg("true").status();
     if !is_possible.is_ok_and(|status| status.success()) {
@@ -554,9 +554,16 @@ fn a_full_disk_is_waited_for() {
     let Some(mut broker) = home.start_through(unshare, &[]) else { return };
     let mut wire = Wire::open(&broker);
     wire.declare(1, "before", DURABLE);
+    wire.publish(1, "", "before", 0, b"x");
+    wire.synchronise(1);
     // The way into the broker's namespace.
     let filler = format!("/proc/{}/root{}/filler", broker.pid(), data_dir.display());
-    let full = fs::write(&filler, vec![0; 2 << 20]).expect_err("there is no room for it");
+    let mut file = fs::File::create(&filler).expect("there is room for its name");
+    let full = loop {
+        if let Err(full) = std::io::Write::write_all(&mut file, &[0; 4096]) {
+            break full;
+        }
+    };
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
 
     let names: Vec<String> = (0..2000).map(|number| format!("while it is full {number}")).collect();
@@ -565,7 +572,6 @@ fn a_full_disk_is_waited_for() {
     }
     wait_until("the log says that it is full", END_MAX, || broker.stderr().contains("declarations wait until"));
     let mut consumer = Wire::open(&broker);
-    consumer.publish(1, "", "before", 0, b"x");
     consumer.consume(1, "before", "tag", methods::NO_ACK);
     assert_eq!(consumer.expect_delivery(1).text(), "x");
 

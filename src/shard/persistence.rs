@@ -208,7 +208,9 @@ impl Shard {
     /// comes from, if it may come again for another queue.
     #[inline]
     pub(super) fn begin_message(&mut self, of: Option<(Asker, u64)>) {
-        if let Some(persistence) = &mut self.persistence {
+        if let Some(persistence) = &mut self.persistence
+            && (persistence.repeats || persistence.last_published.is_some() || of.is_some())
+        {
             persistence.repeats = false;
             persistence.last_published = of;
         }

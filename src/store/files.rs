@@ -78,7 +78,8 @@ pub(super) fn failed(path: &Path, operation: &'static str) -> impl FnOnce(io::Er
 
 /// Whether an error means that the disk, or what one may have of it, is full.
 pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    // A limit on the size of files is one of what one may have, too.
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 /// All journal segments, sorted, but those of retired epochs.
