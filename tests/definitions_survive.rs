@@ -575,6 +575,7 @@ fn a_full_disk_is_waited_for() {
     consumer.consume(1, "before", "tag", methods::NO_ACK);
     assert_eq!(consumer.expect_delivery(1).text(), "x");
 
+    drop(file);
     fs::remove_file(&filler).expect("it is there");
     for name in &names {
         assert_eq!(wire.expect_method(1, queue::DECLARE_OK).short(), *name);

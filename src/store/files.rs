@@ -5,11 +5,11 @@
 use super::aligned::{AlignedBuffer, PAGE_OCTETS};
 use super::damage::StoreError;
 use super::disk::ColdFileId;
+use super::journal::FIRST_SEGMENT;
 use super::names::{
     JOURNAL_DIRECTORY, QUEUES_DIRECTORY, SegmentName, TRANSIENT_DIRECTORY, UNFINISHED, cold_path, free_path,
     is_unfinished, parse_cold, parse_free, parse_queue_directory, parse_retired, queue_directory, retired_path,
 };
-use super::journal::FIRST_SEGMENT;
 use crate::limits::{JOURNAL_POOL_FILES_MAX, JOURNAL_RESERVE_FILES};
 use rustix::fs::{FallocateFlags, OFlags};
 use std::fs::{self, DirBuilder, File, OpenOptions};

@@ -335,6 +335,9 @@ fn what_cannot_be_understood_is_left_alone() {
     assert_eq!((long.len(), short.len()), (LONG, SHORT));
 }
 
+/// Messages in one block: those that a start would find damaged only when it comes to them may be counted, and go.
+const BLOCK: usize = 40;
+
 /// Goal: salvaging that is cut short loses nothing more, and can be run again. Method: a damaged journal and a damaged file;
 /// the command is killed at several moments, then left to end.
 #[test]
@@ -345,8 +348,6 @@ fn salvaging_can_be_interrupted() {
     // Behind it there is a mark at least, so that it is damage and no end.
     let journal = written_journal(&site).remove(0).0;
     flip(&journal, 100);
-    // The messages of the one block, that a start would find only when it comes to them, and no more, may be counted and go.
-    const BLOCK: usize = 40;
     let before = inspected(&site, "long") + inspected(&site, "short");
     for millis in [20, 60, 120, 180, 250, 400, 600] {
         let mut salvaging = site.spawn_command(&["recover", "--salvage"]);
