@@ -217,7 +217,13 @@ impl History {
         if let (Some(first), OnDamage::Refuse) = (missing.first(), options.on_damage) {
             return Err(first.clone().into());
         }
-        damages.extend(missing);
+        // What says how far a journal's front was retired may be in the part of it that is damaged.
+        let is_damaged = |front: &Damage, damages: &[Damage]| {
+            let journal =
+                |file: &str| SegmentName::parse(file.rsplit('/').next()?).map(|name| (name.epoch, name.shard));
+            damages.iter().any(|damage| journal(&damage.file) == journal(&front.file))
+        };
+        damages.extend(missing.into_iter().filter(|front| !is_damaged(front, &damages)).collect::<Vec<_>>());
         Ok(History { segments, options, queues, damages, counters })
     }
 
