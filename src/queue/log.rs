@@ -127,6 +127,13 @@ impl Queue {
         }
     }
 
+    /// Whether the journal has to go on saying how the queue stands: there are messages or files, or it was said that messages
+    /// are delivered that are yet to come, which are delivered then without asking again.
+    pub fn is_spoken_for(&self) -> bool {
+        let is_ahead = self.log.as_ref().is_some_and(|log| log.asked_below > self.position_next);
+        self.has_files() || self.message_count() > 0 || is_ahead
+    }
+
     /// Has the next [`Queue::take_log_entries`] tell how the whole stands.
     pub fn ask_checkpoint(&mut self) {
         if let Some(log) = &mut self.log {

@@ -236,7 +236,7 @@ impl Shard {
             for page_out in page_outs {
                 persistence.submit_page_out(slot, id, false, page_out);
             }
-            if cell.queue.has_files() || cell.queue.message_count() > 0 {
+            if cell.queue.is_spoken_for() {
                 cell.queue.ask_checkpoint();
                 // It is noted for the segment that this will be in.
                 persistence.recycling.note(cell, slot, persistence.journal.gathering_segment());
