@@ -80,8 +80,8 @@
 //!
 //! What the design rests on is mostly what one does not find:
 //!
-//! * In and below [`shard::Shard`] there is no I/O but log lines, no clock, lock, atomic, thread, or task. The time is an
-//!   argument. Hence `tests/simulator` steps whole brokers on one thread, from a seed.
+//! * In and below [`shard::Shard`] there is no I/O but log lines, no clock, lock, atomic, thread, or task, save in drivers. The time is
+//!   an argument, the disk a row of requests and answers. Hence `tests/simulator` steps whole brokers on one thread, from a seed.
 //! * No task is spawned or woken for a message: a connection has one task, which reads; writing is a call at the end of the
 //!   turn. A small message allocates nothing once the buffers that it passes have grown.
 //! * No waiting for another shard. What does not fit into a ring stays in the outbox; what does not fit into the outbox's

@@ -56,8 +56,6 @@ pub const QUEUE_SEGMENT_OCTETS: u64 = 32 << 20;
 pub const QUEUE_MEMORY_OCTETS_DEFAULT: u64 = 64 << 20;
 /// The same for one shard at the least, in octets.
 pub const QUEUE_MEMORY_OCTETS_MIN: u64 = 4 << 20;
-/// The default of the room that is to stay free on the disk, in octets (RabbitMQ's 50 MB).
-pub const DISK_LIMIT_OCTETS_DEFAULT: u64 = 50_000_000;
 /// Journal segments that a shard uses before the oldest is used again.
 pub const JOURNAL_SEGMENTS_TARGET: usize = 4;
 /// What a queue moves to disk at once, in octets, but one block at the least.

@@ -20,6 +20,7 @@ use crate::{
         mesh::{Mail, Mailbox},
         shard_message::Asker,
     },
+    store::disk_thread::DISK_FAILED_EXIT_CODE,
 };
 use std::{
     io,
@@ -35,8 +36,6 @@ use std::{
 const POKE_INTERVAL: Duration = Duration::from_millis(100);
 /// Requests that share one snapshot and one commit.
 const BATCH_MAX: usize = 1024;
-/// What the process ends with when the disk has failed (`EX_IOERR`).
-const DISK_FAILED_EXIT_CODE: i32 = 74;
 
 /// The control plane with all that it takes to carry out what it decides.
 pub struct Control {

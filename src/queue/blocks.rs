@@ -13,7 +13,7 @@ use crate::message::{BodyView, MessageView};
 /// The first block of a queue, in octets.
 const BLOCK_OCTETS_FIRST: usize = 512;
 /// The size that blocks grow to, in octets. A longer record has a block of its own.
-pub(super) const BLOCK_OCTETS_MAX: usize = 64 << 10;
+const BLOCK_OCTETS_MAX: usize = 64 << 10;
 /// The large bodies that records of one block may refer to, in octets, beyond the first: it goes to disk with them.
 const BESIDE_OCTETS_MAX: usize = 256 << 10;
 /// An empty block of up to this size, in octets, is kept for the messages to come.

@@ -169,18 +169,15 @@ impl Queue {
         }
     }
 
-    /// Has the next [`Queue::take_log_entries`] tell exactly what was delivered, as the process ends in order. `false` where
-    /// what the journal says is exact.
-    pub fn settle_deliveries(&mut self) -> bool {
-        let Some(log) = &mut self.log else { return false };
+    /// Has the next [`Queue::take_log_entries`] tell exactly what was delivered, as the process ends in order.
+    pub fn settle_deliveries(&mut self) {
+        let Some(log) = &mut self.log else { return };
         let exact = log.passed_below.max(log.redelivered_below);
-        let is_inexact = log.asked_below > exact;
-        if is_inexact {
+        if log.asked_below > exact {
             log.delivered_below = exact;
             log.asked_below = exact;
             log.is_overtaken = true;
         }
-        is_inexact
     }
 
     /// Takes note that this message was taken from the front. Whether a process that has ended may have delivered it.

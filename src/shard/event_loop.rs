@@ -16,7 +16,11 @@ use super::{
 use crate::{
     definitions::Definitions,
     limits::{FRAME_OCTETS_MAX, READ_OCTETS},
-    store::{damage::remedy, disk_thread::DiskThreads, journal::JournalCounters},
+    store::{
+        damage::remedy,
+        disk_thread::{DISK_FAILED_EXIT_CODE, DiskThreads},
+        journal::JournalCounters,
+    },
 };
 use arc_swap::ArcSwap;
 use glommio::{
@@ -56,8 +60,6 @@ const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
 const SPIN: Duration = Duration::from_micros(200);
 /// Below this part of the limit, in percent, memory is no longer short.
 const MEMORY_RELIEF_PERCENT: u64 = 90;
-/// What the process ends with where the disk has failed: EX_IOERR.
-pub const EXIT_IO_ERROR: i32 = 74;
 
 /// The definitions as the control plane has published them.
 pub struct Published {
@@ -324,24 +326,18 @@ impl EventLoop {
 
     /// Takes what the disk has answered.
     fn take_disk_replies(&mut self) {
-        let Some(disk) = &self.disk else { return };
-        let mut replied = false;
-        while let Some(reply) = disk.try_reply() {
-            let now = u64::try_from(self.clock.elapsed().as_micros()).expect("the broker runs for less than ages");
+        while let Some(reply) = self.disk.as_ref().and_then(DiskThreads::try_reply) {
+            let now = self.now_micros();
             self.shard.handle_disk(reply, now);
-            replied = true;
         }
-        if replied && let Some(failure) = self.shard.disk_failure() {
+        if let (Some(failure), Some(disk)) = (self.shard.disk_failure(), &self.disk) {
             eprintln!("lepus: {failure}; the broker ends: {}.", remedy(disk.directory()));
-            std::process::exit(EXIT_IO_ERROR);
+            std::process::exit(DISK_FAILED_EXIT_CODE);
         }
     }
 
     /// Asks the disk what the shard has to ask.
     fn ask_disk(&mut self) {
-        if self.disk.is_none() {
-            return;
-        }
         let now = self.now_micros();
         let Self { disk: Some(disk), shard, .. } = self else { return };
         while let Some(request) = shard.poll_disk_request(now) {
@@ -563,6 +559,10 @@ impl EventLoop {
     /// how all stands.
     fn is_over(&mut self) -> bool {
         if !self.is_closing || self.shard.connection_count() > 0 || !self.accepted.is_empty() {
+            return false;
+        }
+        if self.shard.has_batches() {
+            // Their rings are full.
             return false;
         }
         let index = usize::from(self.shard.index().0);

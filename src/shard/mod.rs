@@ -232,6 +232,11 @@ impl Shard {
         self.outboxes[peer].poll_batch(takes_more)
     }
 
+    /// Whether there is something yet to be sent to another shard.
+    pub fn has_batches(&self) -> bool {
+        self.outboxes.iter().any(Outbox::has_messages)
+    }
+
     /// An emptied batch of another shard's, to be given back to it: its memory stays warm where it is filled.
     #[inline]
     pub fn poll_emptied(&mut self, peer: usize) -> Option<Batch> {

@@ -86,6 +86,11 @@ impl Outbox {
         Some(std::mem::replace(&mut self.batch, self.spare.pop().unwrap_or_default()))
     }
 
+    /// Whether there is something to tell the peer; credit is nothing.
+    pub fn has_messages(&self) -> bool {
+        !self.batch.messages.is_empty()
+    }
+
     /// Whether nothing is gathered and nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.batch.is_empty() && self.under_way_octets == 0

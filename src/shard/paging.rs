@@ -1,6 +1,6 @@
 //! Messages between memory and disk: which queues leave the memory when that gets short, and what comes back for whom.
 
-use super::{Shard, persistence::Persistence};
+use super::{Shard, persistence::Persistence, state::QueueCell};
 use crate::{
     definitions::QueueId,
     limits::{PAGE_OUT_OCTETS_MAX, PAGE_OUT_UNDER_WAY_OCTETS_MAX, QUEUE_SEGMENT_OCTETS},
@@ -8,6 +8,7 @@ use crate::{
     store::{AlignedBuffer, ColdFileId, ColdPlace, DiskRequest, cold_path},
 };
 use ahash::AHashMap;
+use std::collections::VecDeque;
 
 /// Blocks at the front of a queue that stay in memory while other queues have more to move.
 const KEEP_FRONT_BLOCKS: usize = 4;
@@ -77,7 +78,7 @@ pub(super) struct Paging {
     /// The small queue that is looked at next.
     cursor: u32,
     /// Tokens of page-outs that are under way, the oldest first.
-    page_outs: std::collections::VecDeque<u64>,
+    page_outs: VecDeque<u64>,
     buffers: Vec<AlignedBuffer>,
     /// Whether the disk was full just now: nothing is tried before the next tick.
     is_refused: bool,
@@ -100,7 +101,7 @@ impl Paging {
             page_out_octets: 0,
             load_octets: 0,
             cursor: 0,
-            page_outs: std::collections::VecDeque::new(),
+            page_outs: VecDeque::new(),
             buffers: vec![],
             is_refused: false,
             is_full: false,
@@ -160,6 +161,34 @@ impl Paging {
 }
 
 impl Persistence {
+    /// Begins to move messages of a queue to disk: all but the first blocks, with or without the one that is appended to.
+    /// Whether there were any.
+    fn move_out(
+        &mut self,
+        cell: &mut QueueCell,
+        slot: u32,
+        unix_offset_millis: u64,
+        keep_front: usize,
+        with_tail: bool,
+    ) -> bool {
+        let sizes = self.paging.sizes;
+        let id = cell.definition.id;
+        let wish = PageOutWish {
+            queue: id.0,
+            unix_offset_millis,
+            keep_front,
+            with_tail,
+            octets_max: sizes.page_out_octets_max,
+            file_octets: sizes.file_octets,
+        };
+        let mut buffer = self.paging.buffers.pop();
+        let page_out = cell.queue.page_out(&wish, &mut buffer);
+        self.paging.buffers.extend(buffer);
+        let Some(page_out) = page_out else { return false };
+        self.submit_page_out(slot, id, !cell.queue.is_logged(), page_out);
+        true
+    }
+
     /// Asks the disk to write what a queue moves out.
     pub fn submit_page_out(&mut self, slot: u32, id: QueueId, is_transient: bool, page_out: PageOut) {
         let PageOut { file, offset, octets, extents } = page_out;
@@ -225,21 +254,7 @@ impl Shard {
             }
             let Some(slot) = queues.next_pageable(is_logged) else { return };
             let cell = queues.get_mut(slot).expect("a queue in the list is there");
-            let wish = PageOutWish {
-                queue: cell.definition.id.0,
-                unix_offset_millis,
-                keep_front: KEEP_FRONT_BLOCKS,
-                with_tail: false,
-                octets_max: paging.sizes.page_out_octets_max,
-                file_octets: paging.sizes.file_octets,
-            };
-            let mut buffer = paging.buffers.pop();
-            let page_out = cell.queue.page_out(&wish, &mut buffer);
-            paging.buffers.extend(buffer);
-            let id = cell.definition.id;
-            if let Some(page_out) = page_out {
-                persistence.submit_page_out(slot, id, !is_logged, page_out);
-            } else {
+            if !persistence.move_out(cell, slot, unix_offset_millis, KEEP_FRONT_BLOCKS, false) {
                 queues.leave_pageable(slot);
                 left -= 1;
             }
@@ -272,22 +287,8 @@ impl Shard {
             if !is_meant || !is_small {
                 continue;
             }
-            let wish = PageOutWish {
-                queue: cell.definition.id.0,
-                unix_offset_millis: *unix_offset_millis,
-                keep_front: 0,
-                with_tail: true,
-                octets_max: paging.sizes.page_out_octets_max,
-                file_octets: paging.sizes.file_octets,
-            };
             cell.queue.evict(1);
-            let mut buffer = paging.buffers.pop();
-            let page_out = cell.queue.page_out(&wish, &mut buffer);
-            paging.buffers.extend(buffer);
-            let id = cell.definition.id;
-            if let Some(page_out) = page_out {
-                persistence.submit_page_out(slot, id, !is_logged, page_out);
-            }
+            persistence.move_out(cell, slot, *unix_offset_millis, 0, true);
             queues.account(slot);
         }
     }

@@ -115,7 +115,7 @@ impl Shard {
             None => {}
             Some(Taken::InMemory) => self.confirm_to(from, to, numbers, true),
             Some(Taken::Refused) => self.confirm_to(from, to, numbers, false),
-            Some(Taken::Journaled) => numbers.for_each(|number| self.await_commit(to, number)),
+            Some(Taken::Journaled) => self.await_commit(to, numbers),
         }
     }
 

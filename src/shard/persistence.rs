@@ -19,7 +19,7 @@ use crate::{
     store::{ColdFileId, DiskReply, DiskRequest, Entry, Journal, JournalOptions, journal::JournalCounters},
 };
 use ahash::AHashMap;
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
 /// What a shard whose queues outlive the process is made with.
 pub struct PersistenceStart {
@@ -222,21 +222,21 @@ impl Shard {
         self.persistence.as_ref().is_some_and(|persistence| persistence.last_published == Some(publish))
     }
 
-    /// A publish of a channel is confirmed once all that was put until now is on disk.
-    pub(super) fn await_commit(&mut self, to: Asker, number: u64) {
+    /// Publishes of a channel, in a row, at least one, are confirmed once all that was put until now is on disk.
+    pub(super) fn await_commit(&mut self, to: Asker, numbers: Range<u64>) {
         let persistence = self.persistence.as_mut().expect("something was journaled");
         let sequence = persistence.journal.appended();
         if let Some(Waiter { sequence: same, waiting: Waiting::Publishes { to: before, last, .. } }) =
             persistence.waiters.back_mut()
             && *same == sequence
             && *before == to
-            && *last + 1 == number
+            && *last + 1 == numbers.start
         {
-            *last = number;
+            *last = numbers.end - 1;
             return;
         }
         persistence.journal.demand_by(waiter_number(to));
-        persistence.wait(Waiting::Publishes { to, first: number, last: number });
+        persistence.wait(Waiting::Publishes { to, first: numbers.start, last: numbers.end - 1 });
     }
 
     /// Tells the journal what is gone of queues, and what else they have to tell.

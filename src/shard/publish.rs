@@ -259,7 +259,7 @@ impl Shard {
             confirms.publish(elsewhere + u32::from(journaled), rejected);
             self.note_verdicts(origin.slot, origin.number);
             if journaled {
-                self.await_commit(to, number);
+                self.await_commit(to, number..number + 1);
             }
         }
         full_peer.map_or(Published::Done, Published::PeerIsFull)

@@ -57,7 +57,7 @@ impl Shard {
         let Some(commit) = connection.channel(number).and_then(|channel| channel.confirms_mut()) else { return };
         let publish = commit.next_number();
         commit.publish(1, false);
-        self.await_commit(to, publish);
+        self.await_commit(to, publish..publish + 1);
     }
 
     /// Answers `tx.commit` once every shard has taken what was published.

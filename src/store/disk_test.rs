@@ -2,7 +2,7 @@
 
 use super::aligned::AlignedBuffer;
 use super::disk::{ColdFileId, ColdPlace, DiskReply, DiskRequest};
-use super::disk_thread::{DiskStart, DiskThreads, EXIT_CODE};
+use super::disk_thread::{DISK_FAILED_EXIT_CODE, DiskStart, DiskThreads};
 use super::files::{FilesOptions, QueueFiles, StoreFiles, journal_segments, queue_files, read_cold, read_segment};
 use super::fixture::{SEGMENT_OCTETS, entry, with_message};
 use super::journal::{Journal, JournalOptions};
@@ -337,7 +337,7 @@ fn a_failing_disk_ends_the_process() {
             .output()
             .expect("child process");
         let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(EXIT_CODE), "{name}: {said}");
+        assert_eq!(output.status.code(), Some(DISK_FAILED_EXIT_CODE), "{name}: {said}");
         for part in impossible(name).1 {
             assert!(said.contains(part), "{name}: {said}");
         }

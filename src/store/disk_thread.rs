@@ -28,7 +28,7 @@ use std::time::Duration;
 /// How long a commit waits where the file system has no room, before it is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// The exit code of a process whose disk has failed (`EX_IOERR` of sysexits.h).
-pub const EXIT_CODE: i32 = 74;
+pub const DISK_FAILED_EXIT_CODE: i32 = 74;
 
 /// What the threads of a shard are started with.
 pub struct DiskStart {
@@ -137,7 +137,7 @@ fn stop(error: &StoreError, directory: &Path) -> ! {
         StoreError::Io { .. } => eprintln!("lepus: {error}; the broker ends, as it cannot know what is on the disk."),
         StoreError::Damage(_) => eprintln!("lepus: {error}; the broker ends: {}.", remedy(directory)),
     }
-    std::process::exit(EXIT_CODE)
+    std::process::exit(DISK_FAILED_EXIT_CODE)
 }
 
 fn failed_at(path: &std::path::Path, operation: &'static str, offset: u64) -> impl FnOnce(io::Error) -> StoreError {
