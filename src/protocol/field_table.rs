@@ -445,7 +445,9 @@ mod tests {
         #[test]
         fn damaged_tables_do_no_harm(table in arbitrary::table(), place: prop::sample::Index, octet: u8) {
             let mut octets = table.to_octets();
-            prop_assume!(!octets.is_empty());
+            if octets.is_empty() {
+                return Ok(());
+            }
             let place = place.index(octets.len());
             let _ = TableRef::new(&octets[..place]).map(|table| table.to_owned_table());
             octets[place] = octet;
