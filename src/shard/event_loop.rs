@@ -217,8 +217,11 @@ async fn live(start: ShardStart) {
             let mut event_loop = event_loop.borrow_mut();
             event_loop.is_resting = true;
             if hold.as_mut().is_some_and(|timer| Pin::new(timer).poll(context).is_ready()) {
+                // Timers go off when no task can run: what has come in is handled.
                 hold = None;
                 event_loop.is_holding = false;
+                let now = event_loop.now_micros();
+                event_loop.shard.handle_disk_deadline(now);
             }
             event_loop.pump();
             rest = event_loop.shard.wants_turn().then(|| Timer::new(REST));

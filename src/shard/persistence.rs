@@ -290,9 +290,16 @@ impl Shard {
         persistence.requests.pop_front().or_else(|| persistence.journal.poll_request(now_micros))
     }
 
-    /// When [`Shard::poll_disk_request`] is to be called again although nothing has come in, on its clock.
+    /// When [`Shard::handle_disk_deadline`] is to be called, on the clock of [`Shard::poll_disk_request`].
     pub fn next_disk_deadline(&self) -> Option<u64> {
         self.persistence.as_ref().and_then(|persistence| persistence.journal.next_deadline_micros())
+    }
+
+    /// The deadline has come, and nothing that has come in before is left to be handled. A turn has to follow.
+    pub fn handle_disk_deadline(&mut self, now_micros: u64) {
+        if let Some(persistence) = &mut self.persistence {
+            persistence.journal.handle_deadline(now_micros);
+        }
     }
 
     /// Takes an answer of the disk. A turn has to follow.

@@ -321,17 +321,22 @@ impl Journal {
         self.pending_octets() >= JOURNAL_PENDING_OCTETS_MAX
     }
 
-    /// What the disk is to do now, if anything. To be called until there is nothing, after each turn and when
-    /// [`next_deadline_micros`](Self::next_deadline_micros) has come.
+    /// What the disk is to do now, if anything. To be called until there is nothing, after each turn and after
+    /// [`handle_deadline`](Self::handle_deadline).
     pub fn poll_request(&mut self, now_micros: u64) -> Option<DiskRequest> {
         self.hold.handle_now(now_micros);
         self.poll_commit(now_micros).or_else(|| self.poll_prepare())
     }
 
-    /// When to poll again because a batch is held back until then, at the latest: microseconds, as they are given to
-    /// [`poll_request`](Self::poll_request). To be asked after that.
+    /// When to call [`handle_deadline`](Self::handle_deadline) because a batch is held back until then, at the latest:
+    /// microseconds, as they are given to [`poll_request`](Self::poll_request). To be asked after that.
     pub fn next_deadline_micros(&self) -> Option<u64> {
-        (self.is_due() && self.may_hold()).then(|| self.hold.deadline_micros()).flatten()
+        (self.in_flight.is_none() && self.may_hold()).then(|| self.hold.deadline_micros()).flatten()
+    }
+
+    /// The deadline has come: it is `now_micros`, and what has arrived until then was put in. To be polled after that.
+    pub fn handle_deadline(&mut self, now_micros: u64) {
+        self.hold.handle_deadline(now_micros);
     }
 
     fn poll_commit(&mut self, now_micros: u64) -> Option<DiskRequest> {
