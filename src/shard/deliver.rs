@@ -91,7 +91,7 @@ impl Shard {
                     persistence.put(&cell.definition, put, *unix_offset_millis);
                 }
                 if position.is_some() {
-                    self.queues.account(slot);
+                    self.queues.mark_changed(slot);
                     if expires {
                         // It may come back.
                         self.queues.mark_timed(slot);
@@ -123,7 +123,7 @@ impl Shard {
         if cell.consumers.peek_next().is_some() {
             queues.mark_runnable(slot);
         }
-        queues.account(slot);
+        queues.mark_changed(slot);
         if expires {
             queues.mark_timed(slot);
             // A message may be published with no time to live at all.
@@ -148,7 +148,7 @@ impl Shard {
     fn drain(&mut self, slot: u32) {
         // Behind each message that goes there may be some whose time is up.
         while self.expire(slot) && self.deliver_ready(slot) {}
-        self.queues.account(slot);
+        self.queues.mark_changed(slot);
         if let Some(cell) = self.queues.get_mut(slot)
             && cell.queue.has_absent()
         {
@@ -200,7 +200,7 @@ impl Shard {
             }
         });
         let is_stalled = cell.queue.is_stalled();
-        queues.account(slot);
+        queues.mark_changed(slot);
         if is_stalled {
             self.load_front(slot);
         }
@@ -224,7 +224,7 @@ impl Shard {
             }
         });
         let is_done = cell.queue.next_expiry().is_none_or(|at| at > *now);
-        queues.account(slot);
+        queues.mark_changed(slot);
         if !is_done {
             queues.mark_expiring(slot);
         }

@@ -258,6 +258,7 @@ impl Shard {
             }
             self.publish_dead_letters();
         }
+        self.queues.account_changed();
         if self.persistence.is_some() {
             self.tell_journal();
             self.page_out();

@@ -289,7 +289,8 @@ impl Shard {
             }
             cell.queue.evict(1);
             persistence.move_out(cell, slot, *unix_offset_millis, 0, true);
-            queues.account(slot);
+            queues.mark_changed(slot);
+            queues.account_changed();
         }
     }
 
@@ -314,7 +315,7 @@ impl Shard {
         } else {
             cell.queue.not_paged_out(&under_way.extents);
         }
-        self.queues.account(under_way.slot);
+        self.queues.mark_changed(under_way.slot);
         // It may have been about to be delivered when it left the memory.
         self.queues.mark_runnable(under_way.slot);
     }
@@ -368,7 +369,7 @@ impl Shard {
             persistence.failure = Some(format!("{} is damaged at offset {offset}: {fault}", cold_path(&place.file)));
             return;
         }
-        self.queues.account(slot);
+        self.queues.mark_changed(slot);
         self.trim(slot);
         self.queues.mark_runnable(slot);
         self.serve_waiting_gets(slot);

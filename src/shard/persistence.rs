@@ -242,6 +242,7 @@ impl Shard {
     /// Tells the journal what is gone of queues, and what else they have to tell.
     pub(super) fn tell_journal(&mut self) {
         let Self { queues, persistence, .. } = self;
+        queues.account_changed();
         while let Some(slot) = queues.poll_untold() {
             let cell = queues.get_mut(slot).expect("a queue that has to tell something is there");
             let queue = cell.definition.id.0;
@@ -406,7 +407,7 @@ impl Shard {
             for slot in queues.slots() {
                 let cell = queues.get_mut(slot).expect("the slot is in use");
                 cell.queue.settle_deliveries();
-                queues.account(slot);
+                queues.mark_changed(slot);
             }
             persistence.journal.ask_again();
             self.tell_journal();

@@ -96,7 +96,7 @@ impl Shard {
             QueueRequest::Get { acknowledges } => self.get_message(from, slot, acknowledges),
             QueueRequest::Purge => {
                 let count = cell.queue.purge();
-                self.queues.account(slot);
+                self.queues.mark_changed(slot);
                 self.answer(from, QueueReply::Purged(count));
             }
             QueueRequest::Delete { if_unused, if_empty } => self.delete_queue(from, slot, if_unused, if_empty),
@@ -166,7 +166,7 @@ impl Shard {
         } else {
             cell.queue.remove_front();
         }
-        self.queues.account(slot);
+        self.queues.mark_changed(slot);
         if asker_is_here {
             let (_, contents) = own.into_parts();
             let got = Got { queue, position, redelivered, left };

@@ -241,7 +241,7 @@ impl Shard {
                 // It is noted for the segment that this will be in.
                 persistence.recycling.note(cell, slot, persistence.journal.gathering_segment());
             }
-            queues.account(slot);
+            queues.mark_changed(slot);
         }
         persistence.repeats = false;
         self.tell_journal();

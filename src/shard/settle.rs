@@ -134,7 +134,7 @@ impl Shard {
         if !cell.queue.is_empty() {
             queues.mark_runnable(slot);
         }
-        queues.account(slot);
+        queues.mark_changed(slot);
     }
 }
 

@@ -107,6 +107,8 @@ pub struct QueueCell {
     is_timed: bool,
     /// Whether it is in the list of queues that go on expiring.
     is_expiring: bool,
+    /// Whether it is in the list of queues that have changed in this turn.
+    is_changed: bool,
     /// Whether it is in the list of queues that the journal is to be told something of.
     is_untold: bool,
     /// Whether it is in the list of queues that may be moved to disk, and from how many octets on it is put there.
@@ -136,6 +138,8 @@ pub(super) struct Queues {
     /// Those that have more expired messages at their head than one turn takes, each once: nobody gets anything from them before
     /// these are gone.
     expiring: Vec<u32>,
+    /// Those that have changed since all was accounted for, each once.
+    changed: Vec<u32>,
     /// Those that the journal is to be told something of, each once.
     untold: Vec<u32>,
     /// Those that may be moved to disk, each once: those that end with the process, and those that do not.
@@ -163,6 +167,7 @@ impl Queues {
             is_runnable: false,
             is_timed: false,
             is_expiring: false,
+            is_changed: false,
             is_untold: false,
             is_pageable: false,
             pageable_from_octets: self.pageable_octets_min,
@@ -178,7 +183,7 @@ impl Queues {
         });
         self.by_id.insert(cell.definition.id, slot);
         self.cells[slot as usize] = Some(Box::new(cell));
-        self.account(slot);
+        self.mark_changed(slot);
         if self
             .get(slot)
             .is_some_and(|cell| cell.definition.options.expires_millis.is_some() || cell.queue.may_expire())
@@ -299,11 +304,25 @@ impl Queues {
         }
     }
 
-    /// Brings the account of a queue's memory up to date, and takes note of what the journal is to be told. To be called after
-    /// each change of a queue.
+    /// Takes note that a queue has changed. To be called after each change of a queue; [`Queues::account_changed`] sees to the rest.
     #[inline]
-    pub fn account(&mut self, slot: u32) {
-        if let Some(cell) = self.cells[slot as usize].as_deref_mut() {
+    pub fn mark_changed(&mut self, slot: u32) {
+        if let Some(cell) = self.cells[slot as usize].as_deref_mut()
+            && !cell.is_changed
+        {
+            cell.is_changed = true;
+            self.changed.push(slot);
+        }
+    }
+
+    /// Brings the account of the memory of all queues up to date, and takes note of what the journal is to be told: once in a turn,
+    /// as some queues change with each of many messages.
+    pub fn account_changed(&mut self) {
+        while let Some(slot) = self.changed.pop() {
+            let Some(cell) = self.cells[slot as usize].as_deref_mut() else { continue };
+            if !std::mem::take(&mut cell.is_changed) {
+                continue;
+            }
             let held = cell.queue.octets_held() + crate::limits::MESSAGE_OVERHEAD_OCTETS;
             self.octets_held = self.octets_held + held - cell.accounted_octets;
             if cell.queue.is_logged() {
