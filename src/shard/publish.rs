@@ -236,7 +236,9 @@ impl Shard {
             }
         }
         let (mut elsewhere, mut rejected, mut journaled) = (0, false, false);
-        self.begin_message(None);
+        if attributes.persistent {
+            self.begin_message(None);
+        }
         for at in 0..count {
             let queue = self.queues_of(whither)[at];
             if queue.home == self.index {
@@ -251,7 +253,7 @@ impl Shard {
         }
         let Self { connections, .. } = self;
         let connection = connections.get_mut(origin.slot).expect("a publish has a connection");
-        let to = Asker { connection: connection.id, channel: origin.number };
+        let id = connection.id;
         let channel = connection.channel(origin.number).expect("a publish has a channel");
         if let Some(confirms) = channel.confirms_mut() {
             let number = confirms.next_number();
@@ -259,7 +261,7 @@ impl Shard {
             confirms.publish(elsewhere + u32::from(journaled), rejected);
             self.note_verdicts(origin.slot, origin.number);
             if journaled {
-                self.await_commit(to, number..number + 1);
+                self.await_commit(Asker { connection: id, channel: origin.number }, number..number + 1);
             }
         }
         full_peer.map_or(Published::Done, Published::PeerIsFull)
