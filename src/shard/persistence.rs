@@ -415,8 +415,7 @@ impl Shard {
         let persistence = self.persistence.as_mut().expect("it was there");
         persistence.journal.demand();
         if persistence.journal.is_idle() {
-            // Once, a mark: by it damage to what was written last can be told from a batch that was cut off.
-            persistence.journal.handle_tick();
+            persistence.journal.rest();
         }
         // Where the disk has no room there is nothing to wait for.
         persistence.journal.is_idle() || persistence.journal.is_stuck()

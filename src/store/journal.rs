@@ -99,6 +99,8 @@ pub struct Journal {
     hold: Hold,
     /// Whether the last batch that was taken for writing was a mark; true while there was none.
     rests: bool,
+    /// The batch that was gathering at the last tick.
+    ticked_at: u64,
     oldest: u64,
     current: u64,
     /// Where in the current segment the next batch goes, in octets.
@@ -139,6 +141,7 @@ impl Journal {
             urgent: 0,
             hold: Hold::default(),
             rests: true,
+            ticked_at: 0,
             oldest: FIRST_SEGMENT,
             current: FIRST_SEGMENT,
             offset: 0,
@@ -294,19 +297,31 @@ impl Journal {
         }
     }
 
-    /// To be called about every 100 ms: what nobody waits for is written too. When nothing is left to do, a mark is written
-    /// once, by which damage to the batch before it can be told from one that was cut off by the power. Segments that the
-    /// disk had no room for are asked for again.
+    /// To be called about every 100 ms: what nobody waits for is written too, if no batch has taken it along since the call before.
+    /// (A commit that nobody waits for is in the way of the next one that somebody does.) Where nothing was written since then and
+    /// nothing is left to do, a mark is written ([`rest`](Self::rest)). Segments that the disk had no room for are asked for again.
     pub fn handle_tick(&mut self) {
         self.is_patient = false;
-        if self.gathering_is_empty() && self.cut.is_empty() && self.in_flight.is_none() {
-            self.spare.retain(|buffer| buffer.capacity() <= JOURNAL_COMMIT_OCTETS);
-            if self.rests {
-                return;
-            }
-            record::put_mark(&mut self.gathering);
+        let is_same = std::mem::replace(&mut self.ticked_at, self.gathering_sequence) == self.gathering_sequence;
+        if !is_same {
+            return;
         }
-        self.demand();
+        if self.is_idle() {
+            self.rest();
+        } else {
+            self.demand();
+        }
+    }
+
+    /// There is nothing left to do: a mark is written once, by which damage to the batch before it can be told from one that was
+    /// cut off by the power.
+    pub fn rest(&mut self) {
+        assert!(self.is_idle(), "rested while there was something to do");
+        self.spare.retain(|buffer| buffer.capacity() <= JOURNAL_COMMIT_OCTETS);
+        if !self.rests {
+            record::put_mark(&mut self.gathering);
+            self.demand();
+        }
     }
 
     /// What waits to be written, in octets.

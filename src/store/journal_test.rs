@@ -157,11 +157,32 @@ fn a_resting_journal_is_marked() {
     assert!(tick(&mut bench).is_empty(), "an empty journal needs no mark");
     put(&mut bench.journal, 1, 10);
     assert_eq!(tick(&mut bench), ["message 1"], "what nobody waits for is written too");
+    assert!(tick(&mut bench).is_empty(), "there was a commit since the last tick");
     assert_eq!(tick(&mut bench), ["mark"]);
-    assert!(tick(&mut bench).is_empty(), "it is marked");
+    assert!(tick(&mut bench).is_empty() && tick(&mut bench).is_empty(), "it is marked");
     bench.journal.put_settled(1, 1, 1);
     assert_eq!(tick(&mut bench), ["settled 1 1 1"]);
+    assert!(tick(&mut bench).is_empty());
     assert_eq!(tick(&mut bench), ["mark"]);
+}
+
+/// Goal: where commits come by themselves, ticks make no others. Method: messages that are waited for between ticks, and
+/// acknowledgements that are not.
+#[test]
+fn a_busy_journal_is_left_alone() {
+    let mut bench = Bench::new(1, 0);
+    for position in 0..10 {
+        put(&mut bench.journal, position, 10);
+        bench.journal.demand();
+        let (sequence, _, _, octets) = take_commit(&mut bench).expect("it was demanded");
+        bench.journal.handle_committed(sequence, octets, bench.now_micros);
+        bench.journal.put_settled(1, position, 1);
+        bench.journal.handle_tick();
+        assert!(take_commit(&mut bench).is_none(), "the next commit will take it along");
+    }
+    bench.journal.handle_tick();
+    let (_, _, _, octets) = take_commit(&mut bench).expect("none came");
+    assert_eq!(records(&octets), ["settled 1 9 1"]);
 }
 
 /// Goal: a full disk starves the journal until there is room; what is prepared can be written still.

@@ -409,7 +409,7 @@ fn a_mark_proves_what_was_before_it() {
     flip(&mut files);
     assert_eq!(positions(&files, OnDamage::Refuse), [0], "it could be a torn batch");
     let flip_at = bench.name(1);
-    bench.journal.handle_tick();
+    bench.journal.rest();
     bench.run();
     let mut files = bench.files.clone();
     files.get_mut(&flip_at).expect("it is there")[SECOND_BATCH] ^= 1;

@@ -263,11 +263,14 @@ impl Writer {
 
     /// Writes all that is pending, and a mark, by which damage to it shows.
     fn finish(&mut self) -> Result<(), StoreError> {
-        for _ in 0..2 {
-            self.journal.handle_tick();
-            while !self.journal.is_idle() {
-                self.step()?;
-            }
+        self.drain()?;
+        self.journal.rest();
+        self.drain()
+    }
+
+    fn drain(&mut self) -> Result<(), StoreError> {
+        while !self.journal.is_idle() {
+            self.step()?;
         }
         Ok(())
     }
