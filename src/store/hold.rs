@@ -7,8 +7,8 @@
 //! other, for [`JOURNAL_HOLD_MICROS_MAX`].
 //!
 //! That time is up when a timer says so, not when somebody looks at the clock: the shard may have been busy all the while, with
-//! the confirms of the batch before, say, and messages of those who answered them lie unread. (With 100 publishers that
-//! made 70 messages of 30 that shared a sync.)
+//! the confirms of the batch before, say, and messages of those who answered them lie unread. (Of 100 publishers 58 share a
+//! sync, where a look at the clock was enough 32 did.)
 //!
 //! Active are those who have come in two slices of time, one behind the other. Whoever publishes now and then is not waited for,
 //! and neither is anybody by a publisher that has several messages under way: it waits for each batch.
