@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::compare::column::{Column, titles};
 use crate::plot::{self, Theme};
-use crate::result::whole_file::write_whole;
+use crate::result::whole_file::{place, write_whole};
 use crate::result::{ResultFile, csv, hgrm, hlog};
 use crate::{compare, html};
 
@@ -76,27 +76,57 @@ impl OutputOptions {
         let Self { json, csv, hlog, hgrm, svg, png, html } = self;
         [json, csv, hlog, hgrm, svg, png, html].iter().all(|path| path.is_none())
     }
+
+    /// Whether one of them is standard output.
+    pub fn has_stdout(&self) -> bool {
+        self.paths().any(|path| path == Path::new("-"))
+    }
+
+    /// Looks whether there is a place for each of them, which is better known before hours of measuring than after.
+    ///
+    /// # Errors
+    /// Where there is none: a sentence for the user.
+    pub fn check(&self) -> Result<(), String> {
+        if self.paths().filter(|path| *path == Path::new("-")).count() > 1 {
+            return Err("only one file can be standard output ('-')".to_owned());
+        }
+        let mut places = self.paths().map(|path| (path, place(path)));
+        match places.find_map(|(path, place)| place.err().map(|reason| (path, reason))) {
+            Some((path, reason)) => Err(format!("{}: {reason}", path.display())),
+            None => Ok(()),
+        }
+    }
+
+    fn paths(&self) -> impl Iterator<Item = &Path> {
+        let Self { json, csv, hlog, hgrm, svg, png, html } = self;
+        [json, csv, hlog, hgrm, svg, png, html].into_iter().filter_map(|path| path.as_deref())
+    }
 }
 
-/// Writes the files that are asked for, after all of them have been made.
+/// Writes the files that are asked for: a result that was just measured. What cannot be made or written is returned, and does not
+/// keep the others from being written.
+pub fn write_outputs(file: &ResultFile, outputs: &OutputOptions) -> Vec<OutputError> {
+    let write = |(path, content): (PathBuf, Vec<u8>)| {
+        write_whole(&path, &content).map_err(|reason| OutputError { path, reason })
+    };
+    made(file, outputs, &PlotOptions::default(), "result")
+        .into_iter()
+        .filter_map(|made| made.and_then(write).err())
+        .collect()
+}
+
+/// Writes the files that are asked for, after all of them have been made, with a say in the plot and a name for titles. Returns
+/// what was written.
 ///
 /// # Errors
 /// Where one of them cannot be made or written; those before it are written then.
-pub fn write_outputs(file: &ResultFile, outputs: &OutputOptions) -> Result<(), OutputError> {
-    write_outputs_with(file, outputs, &PlotOptions::default(), "result").map(|_| ())
-}
-
-/// As [`write_outputs`], with a say in the plot and a name for titles; returns what was written.
-///
-/// # Errors
-/// As [`write_outputs`].
 pub fn write_outputs_with(
     file: &ResultFile,
     outputs: &OutputOptions,
     plot: &PlotOptions,
     name: &str,
 ) -> Result<Vec<PathBuf>, OutputError> {
-    let made = made(file, outputs, plot, name)?;
+    let made = made(file, outputs, plot, name).into_iter().collect::<Result<Vec<_>, _>>()?;
     for (path, content) in &made {
         write_whole(path, content).map_err(|reason| OutputError { path: path.clone(), reason })?;
     }
@@ -108,34 +138,40 @@ fn made(
     outputs: &OutputOptions,
     plot: &PlotOptions,
     name: &str,
-) -> Result<Vec<(PathBuf, Vec<u8>)>, OutputError> {
+) -> Vec<Result<(PathBuf, Vec<u8>), OutputError>> {
     let columns = Column::of_runs(name, file.runs.clone());
-    let mut made: Vec<(PathBuf, Vec<u8>)> = Vec::new();
+    let mut made = Vec::new();
     if let Some(path) = &outputs.json {
-        made.push((path.clone(), file.to_json().into_bytes()));
+        made.push(Ok((path.clone(), file.to_json().into_bytes())));
     }
     if let Some(path) = &outputs.csv {
-        made.push((path.clone(), csv::text(file).into_bytes()));
+        made.push(Ok((path.clone(), csv::text(file).into_bytes())));
     }
     if let Some(path) = &outputs.hlog {
-        made.push((path.clone(), hlog::text(file).into_bytes()));
+        made.push(Ok((path.clone(), hlog::text(file).into_bytes())));
     }
     if let Some(path) = &outputs.hgrm {
-        made.extend(distributions(&columns, path, plot.histogram.as_deref())?);
+        match distributions(&columns, path, plot.histogram.as_deref()) {
+            Ok(files) => made.extend(files.into_iter().map(Ok)),
+            Err(error) => made.push(Err(error)),
+        }
     }
     if let Some(path) = outputs.svg.as_ref().or(outputs.png.as_ref()) {
-        let fault = |reason| OutputError { path: path.clone(), reason };
-        let drawing = plot::percentiles(&columns.iter().collect::<Vec<_>>(), plot).map_err(fault)?;
-        made.extend(outputs.svg.clone().map(|path| (path, plot::svg::text(&drawing).into_bytes())));
-        made.extend(outputs.png.clone().map(|path| (path, plot::png::octets(&drawing))));
+        match plot::percentiles(&columns.iter().collect::<Vec<_>>(), plot) {
+            Ok(drawing) => {
+                made.extend(outputs.svg.clone().map(|path| Ok((path, plot::svg::text(&drawing).into_bytes()))));
+                made.extend(outputs.png.clone().map(|path| Ok((path, plot::png::octets(&drawing)))));
+            }
+            Err(reason) => made.push(Err(OutputError { path: path.clone(), reason })),
+        }
     }
     if let Some(path) = &outputs.html {
-        let fault = |reason| OutputError { path: path.clone(), reason };
-        let tables = compare::tables(&columns, plot.histogram.as_deref()).map_err(fault)?;
         let origins = [(name.to_owned(), file.origin.clone())];
-        made.push((path.clone(), html::page(&columns, &origins, &tables).into_bytes()));
+        let page = compare::tables(&columns, plot.histogram.as_deref())
+            .map(|tables| (path.clone(), html::page(&columns, &origins, &tables).into_bytes()));
+        made.push(page.map_err(|reason| OutputError { path: path.clone(), reason }));
     }
-    Ok(made)
+    made
 }
 
 /// One file for each column and histogram, or for each column where a histogram is asked for.
@@ -209,9 +245,9 @@ mod tests {
         let temporary = tempfile::tempdir().expect("a directory");
         let kept = std::env::var_os("LEPUS_PERF_SAMPLES").map(PathBuf::from);
         let directory = kept.as_deref().unwrap_or(temporary.path());
-        write_outputs(&sample::two_brokers(3), &all_in(directory)).expect("written");
+        assert!(write_outputs(&sample::two_brokers(3), &all_in(directory)).is_empty());
         let one = OutputOptions { json: Some(directory.join("one.json")), ..OutputOptions::default() };
-        write_outputs(&sample::one_broker(1.1), &one).expect("written");
+        assert!(write_outputs(&sample::one_broker(1.1), &one).is_empty());
         for name in ["run.json", "run.hlog", "run.lepus.hgrm", "run.rabbitmq.confirm.hgrm", "one.json"] {
             let (columns, _) =
                 crate::compare::column::load(&directory.join(name), crate::compare::column::ForeignUnits::default())
@@ -233,7 +269,23 @@ mod tests {
         check("run.hgrm", &["a/b c", "confirm"], "run.a_b_c.confirm.hgrm");
     }
 
-    /// Goal: nothing is written where a plot cannot be made.
+    /// Goal: what was measured is kept, whatever else cannot be written. Method: no place for one file, no latencies for others.
+    #[test]
+    fn what_can_be_written_is_written() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut file = sample::one_broker(1.0);
+        file.runs[0].intervals.iter_mut().for_each(|interval| interval.histograms.clear());
+        let csv = Some(directory.path().join("nowhere/run.csv"));
+        let outputs = OutputOptions { csv, ..all_in(directory.path()) };
+        assert!(outputs.check().expect_err("refused").contains("there is no directory"));
+        let unwritten: Vec<PathBuf> = write_outputs(&file, &outputs).into_iter().map(|error| error.path).collect();
+        for name in ["nowhere/run.csv", "run.hgrm", "run.svg"] {
+            assert!(unwritten.contains(&directory.path().join(name)), "{name} of {unwritten:?}");
+        }
+        assert!(directory.path().join("run.json").exists() && directory.path().join("run.hlog").exists());
+    }
+
+    /// Goal: nothing is written where a plot cannot be made of results that are kept elsewhere.
     #[test]
     fn all_are_made_first() {
         let directory = tempfile::tempdir().expect("a directory");

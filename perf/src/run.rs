@@ -13,11 +13,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
+use futures_lite::FutureExt;
 use glommio::ExecutorJoinHandle;
+use glommio::timer::Timer;
 
 use crate::engine::Shared;
 use crate::engine::check::under_way;
-use crate::engine::client::{Client, Endpoint, Product};
+use crate::engine::client::{Client, ClientError, Endpoint, Product};
 use crate::engine::clock::{Schedule, nanos};
 use crate::engine::recorder::Recordings;
 use crate::engine::topology::{Made, Topology};
@@ -29,7 +31,7 @@ use crate::machine::page_cache::drop_page_cache;
 use crate::machine::process::{Usage, Written, usage};
 use crate::machine::{Pinned, unix_millis};
 use crate::options::{RunOptions, Workload};
-use crate::result::{Interval, Phase, Run};
+use crate::result::{Counts, Interval, Phase, Run};
 use crate::run::pace::Pace;
 use crate::run::stall::STALL_MAX;
 
@@ -43,6 +45,10 @@ const SIGNAL_DELAY: Duration = Duration::from_millis(20);
 const SPIN: Duration = Duration::from_micros(300);
 /// Where messages were refused, nothing may come for so long before all is there.
 const REFUSED_REST: Duration = Duration::from_secs(1);
+/// How long what is under way is awaited when the user wants the end, and how long the broker may take to answer then.
+const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
+/// How long the broker may take to delete the queues.
+const DELETE_MAX: Duration = Duration::from_secs(5);
 /// How long consumers may take to begin.
 const READY_MAX: Duration = Duration::from_secs(60);
 
@@ -135,6 +141,8 @@ struct Measurement<'r> {
     totals: Recordings,
     pace: Pace,
     started_unix_millis: u64,
+    /// Once it has begun.
+    schedule: Option<Schedule>,
     last: Sample,
     measured_from: Option<Sample>,
     reports: Vec<Report>,
@@ -166,7 +174,8 @@ impl<'r> Measurement<'r> {
             return Err(RunError::Options(format!("--broker-pid: there is no process {pid}")));
         }
         let mut made = Made::default();
-        let declared = control(shared, async |client| shared.topology.declare(client, options, &mut made).await);
+        let declared =
+            control(shared, READY_MAX, async |client| shared.topology.declare(client, options, &mut made).await);
         let declared = declared.and_then(|(product, message_count)| {
             if message_count == 0 || options.producers == 0 || options.workload.is_churn() {
                 return Ok(product);
@@ -178,7 +187,7 @@ impl<'r> Measurement<'r> {
         });
         let product = declared.inspect_err(|_| {
             // Why it came to nothing says more than what may become of the rest.
-            let _ = control(shared, async |client| made.delete(client).await);
+            let _ = control(shared, DELETE_MAX, async |client| made.delete(client).await);
         })?;
         let resident_octets_before = broker_pid.and_then(usage).map_or(0, |usage| usage.resident_octets);
         Ok(Self {
@@ -196,6 +205,7 @@ impl<'r> Measurement<'r> {
             totals: Recordings::default(),
             pace: Pace::new(shared.progress.len()),
             started_unix_millis: 0,
+            schedule: None,
             last: Sample { nanos: 0, broker: None, load: None },
             measured_from: None,
             reports: Vec::new(),
@@ -223,11 +233,16 @@ impl<'r> Measurement<'r> {
         shared.end();
         self.await_threads(&events, threads);
         let failures = shared.take_failures();
-        if !failures.is_empty() && self.intervals.is_empty() {
-            self.delete();
-            return Err(RunError::Broker(failures.join("; ")));
-        }
         self.delete();
+        if self.intervals.is_empty() {
+            if let Some(schedule) = self.schedule {
+                self.end_cut_interval(schedule);
+            }
+            let Counts { confirmed, received, operations, .. } = self.totals.counts;
+            if !failures.is_empty() && confirmed + received + operations == 0 {
+                return Err(RunError::Broker(failures.join("; ")));
+            }
+        }
         Ok(self.result(is_complete && failures.is_empty(), failures))
     }
 
@@ -276,6 +291,7 @@ impl<'r> Measurement<'r> {
         let end = options.time().filter(|_| !is_backlog).map_or(u64::MAX, |time| measure_from + nanos(time));
         let schedule = Schedule { start, measure_from, end };
         shared.start(schedule);
+        self.schedule = Some(schedule);
         clock.sleep_until(start);
         self.last = Sample { nanos: start, ..self.sample() };
         self.progress = (0, start);
@@ -293,7 +309,9 @@ impl<'r> Measurement<'r> {
             }
             let has_stalled = self.stalled_for() > self.stall_max();
             self.has_stalled |= has_stalled && schedule.end == u64::MAX && !self.reads_for_ever();
-            if self.is_over() || self.has_stalled || interrupt::is_requested() {
+            // What is planned to last for some time lasts until then, though no more messages are due.
+            let has_time_left = options.count.is_none() && schedule.end != u64::MAX && clock.nanos() < schedule.end;
+            if (self.is_over() && !has_time_left) || self.has_stalled || interrupt::is_requested() {
                 shared.stop();
             }
         }
@@ -425,12 +443,24 @@ impl<'r> Measurement<'r> {
         self.intervals.push(interval);
     }
 
+    /// Makes an interval of the little that there was of a run that has failed within its first one.
+    fn end_cut_interval(&mut self, schedule: Schedule) {
+        let at = self.shared.clock.nanos();
+        let mut snapshots: Vec<Snapshot> = std::mem::take(&mut self.snapshots).into_values().flatten().collect();
+        snapshots.extend(self.reports.iter_mut().map(|report| {
+            let recordings = std::mem::take(&mut report.recordings);
+            Snapshot { number: 0, at, thread: 0, is_last: true, recordings }
+        }));
+        self.end_interval(snapshots, schedule);
+    }
+
     /// Waits until everything has come that is under way, or nothing more comes. Whether it was one of these: the limit of time
     /// was not reached.
     fn drain(&mut self, events: &Receiver<Event>, schedule: Schedule) -> bool {
         let shared = self.shared;
         let (options, clock) = (&shared.options, shared.clock);
         let from = clock.nanos();
+        let mut interrupted_at = None;
         let sources = if options.workload.is_churn() { options.producers } else { options.sources() } as u64;
         while !shared.has_failed() && self.ended_early.is_none() {
             let totals = shared.totals();
@@ -451,8 +481,14 @@ impl<'r> Measurement<'r> {
                 }
                 return true;
             }
-            if interrupt::is_requested() && !shared.is_stopped() {
-                shared.stop();
+            if interrupt::is_requested() {
+                if !shared.is_stopped() {
+                    shared.stop();
+                }
+                if now - *interrupted_at.get_or_insert(now) > nanos(INTERRUPT_GRACE) {
+                    self.warnings.push(format!("{left} messages were still under way when the run was ended"));
+                    return false;
+                }
             }
             if now - from > nanos(Duration::from_secs(options.drain_limit)) && are_finished {
                 shared.fail(format!(
@@ -486,30 +522,40 @@ impl<'r> Measurement<'r> {
         if options.keep || self.made == Made::default() {
             return;
         }
-        let deleted = control(self.shared, async |client| self.made.delete(client).await);
+        let deleted = control(self.shared, DELETE_MAX, async |client| self.made.delete(client).await);
         if let Err(error) = deleted {
             self.warnings.push(format!("the queues are left behind: {error}"));
         }
     }
 }
 
-/// Does something on a connection of its own, on an executor of its own.
+/// Does something on a connection of its own, on an executor of its own; for as long as `time` at most, and not for much longer
+/// where the user wants the end.
 fn control<T>(
     shared: &Shared,
-    act: impl AsyncFnOnce(&mut Client) -> Result<T, crate::engine::client::ClientError>,
+    time: Duration,
+    act: impl AsyncFnOnce(&mut Client) -> Result<T, ClientError>,
 ) -> Result<(Product, T), RunError> {
     let executor = worker::executor(None)
         .make()
         .map_err(|error| RunError::System("preparing io_uring".to_owned(), io::Error::other(error.to_string())))?;
     let endpoint = &shared.endpoints[0];
-    let result = executor.run(async {
+    let done = async {
         let mut client = Client::open(endpoint, "lepus-perf control").await?;
         let done = act(&mut client).await?;
         let product = client.product.clone();
         client.close().await?;
         Ok((product, done))
-    });
-    result.map_err(|error| RunError::Broker(endpoint.sentence(&error)))
+    };
+    let silence = async {
+        let mut waited = Duration::ZERO;
+        while waited < if interrupt::is_requested() { INTERRUPT_GRACE.min(time) } else { time } {
+            Timer::new(LOOK_UP).await;
+            waited += LOOK_UP;
+        }
+        Err(ClientError::Silent("an answer"))
+    };
+    executor.run(done.or(silence)).map_err(|error| RunError::Broker(endpoint.sentence(&error)))
 }
 
 /// CPU time between two moments; `None` where it is not known.

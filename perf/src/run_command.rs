@@ -16,7 +16,7 @@ use crate::run::Labels;
 pub fn run(command: &RunCommand) -> Result<ExitCode, CommandError> {
     command.run.check().map_err(CommandError::Usage)?;
     let view = command.view.open();
-    let mut campaign = Campaign::begin(view, Origin::here(std::env::args()))?;
+    let mut campaign = Campaign::begin(view, Origin::here(std::env::args()), &command.output)?;
     let labels = Labels { scenario: "run".to_owned(), target_name: None, round: 0 };
     let target_label = place_text(&command.run);
     let job = Job { options: command.run.clone(), labels, target_label, rounds: 1, of: 1 };
@@ -24,8 +24,8 @@ pub fn run(command: &RunCommand) -> Result<ExitCode, CommandError> {
         Made::Complete => {
             campaign.close_view();
             let run = &campaign.runs()[0];
-            print!("{}", final_table::text(run, campaign.origin(), Emphasis::of_stdout()));
-            campaign.finish(&command.output, false, |_| false)
+            let report = final_table::text(run, campaign.origin(), Emphasis::of_stdout());
+            Ok(campaign.finish(&command.output, &report, false, |_| false))
         }
         // The view has said why.
         Made::Failed { is_usage } => Ok(if is_usage { ExitCode::from(2) } else { Outcome::Wrong.into() }),

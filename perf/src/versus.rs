@@ -88,10 +88,10 @@ fn jobs(command: &VersusCommand) -> Result<Vec<Job>, String> {
 /// Where the options make no sense, or a file cannot be written.
 pub fn versus(command: &VersusCommand) -> Result<ExitCode, CommandError> {
     let jobs = jobs(command).map_err(CommandError::Usage)?;
-    let mut campaign = Campaign::begin(command.view.open(), Origin::here(std::env::args()))?;
+    let mut campaign = Campaign::begin(command.view.open(), Origin::here(std::env::args()), &command.output)?;
     campaign.make_all(&jobs, Duration::from_secs_f64(command.pause));
     campaign.close_view();
     let labels: Vec<String> = command.targets.iter().map(TargetSpec::label).collect();
-    print!("{}", rounds_table::text(&campaign, &labels, Emphasis::of_stdout()));
-    campaign.finish(&command.output, false, |_| false)
+    let report = rounds_table::text(&campaign, &labels, Emphasis::of_stdout());
+    Ok(campaign.finish(&command.output, &report, false, |_| false))
 }

@@ -4,6 +4,7 @@
 pub mod order;
 pub mod targets;
 
+use std::io::{self, Write as _};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::thread;
@@ -100,8 +101,9 @@ impl Campaign {
     /// Begins one. Signals are heard from here on.
     ///
     /// # Errors
-    /// Where they cannot be.
-    pub fn begin(view: View, origin: Origin) -> Result<Self, CommandError> {
+    /// Where they cannot be, or there is no place for what is to be written.
+    pub fn begin(view: View, origin: Origin, output: &OutputOptions) -> Result<Self, CommandError> {
+        output.check().map_err(CommandError::Usage)?;
         interrupt::listen().map_err(|error| CommandError::Failed(format!("listening to signals: {error}")))?;
         Ok(Self { view: Some(view), origin, runs: Vec::new(), failures: Vec::new(), begun: 0, is_cut_short: false })
     }
@@ -204,33 +206,50 @@ impl Campaign {
         self.view = None;
     }
 
-    /// Writes all that is complete, and says how it went. `is_missed`: an objective was missed. `is_expected` tells of which
-    /// runs, by their numbers, failures and latencies that cannot be trusted were to be expected; faults never are.
+    /// Writes all that is complete, shows the report, and says how it went. `is_missed`: an objective was missed. `is_expected`
+    /// tells of which runs, by their numbers, failures and latencies that cannot be trusted were to be expected; faults never are.
     ///
-    /// # Errors
-    /// Where a file cannot be written.
+    /// What cannot be written is told of, and keeps nothing else from being written.
     pub fn finish(
         mut self,
         output: &OutputOptions,
+        report: &str,
         is_missed: bool,
         is_expected: impl Fn(usize) -> bool,
-    ) -> Result<ExitCode, CommandError> {
+    ) -> ExitCode {
         self.close_view();
         let is_run_wrong = |(index, run): (usize, &Run)| run.has_faults() || !run.is_right() && !is_expected(index);
         let is_wrong = is_missed || !self.failures.is_empty() || self.runs.iter().enumerate().any(is_run_wrong);
         let is_invalid = |(index, run): (usize, &Run)| !run.invalid.is_empty() && !is_expected(index);
         let has_invalid = self.runs.iter().enumerate().any(is_invalid);
         let file = ResultFile { schema: SCHEMA.to_owned(), origin: self.origin, runs: self.runs };
-        if !file.runs.is_empty() {
-            write_outputs(&file, output).map_err(|error| CommandError::Failed(error.to_string()))?;
+        let unwritten = if file.runs.is_empty() { Vec::new() } else { write_outputs(&file, output) };
+        unwritten.iter().for_each(|error| eprintln!("lepus-perf: {error}"));
+        let is_shown = show(report, output);
+        match (is_wrong, self.is_cut_short, unwritten.is_empty() && is_shown, has_invalid) {
+            (true, ..) | (false, false, false, _) => Outcome::Wrong,
+            (false, true, ..) => Outcome::Interrupted,
+            (false, false, true, true) => Outcome::Invalid,
+            (false, false, true, false) => Outcome::Right,
         }
-        Ok(match (is_wrong, self.is_cut_short, has_invalid) {
-            (true, ..) => Outcome::Wrong,
-            (false, true, _) => Outcome::Interrupted,
-            (false, false, true) => Outcome::Invalid,
-            (false, false, false) => Outcome::Right,
+        .into()
+    }
+}
+
+/// Prints a report to standard output, or, where a result goes there, to standard error. Whether that could be done.
+fn show(report: &str, output: &OutputOptions) -> bool {
+    if output.has_stdout() {
+        eprint!("{report}");
+        return true;
+    }
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(report.as_bytes()).and_then(|()| stdout.flush()) {
+        // Who has read enough has seen enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("lepus-perf: standard output: {error}");
+            false
         }
-        .into())
+        _ => true,
     }
 }
 

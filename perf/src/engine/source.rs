@@ -121,7 +121,7 @@ impl Source {
             transaction_max: options.tx_size,
             count_max: share.saturating_add(u64::from(number < rest)),
             arrivals,
-            in_flight_max: options.in_flight.filter(|_| !is_rpc),
+            in_flight_max: options.messages_in_flight_max(),
             is_held_up: false,
             held_up_at: 0,
             intended: Vec::new(),

@@ -201,7 +201,7 @@ impl Source {
                     }
                 };
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive; years fit")]
-                let nanos = profile.time_of(messages) as u64;
+                let nanos = profile.time_of(messages).round() as u64;
                 nanos
             }
         }

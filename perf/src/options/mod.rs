@@ -39,6 +39,10 @@ impl fmt::Debug for RunOptions {
     }
 }
 
+/// More messages a second than any machine can send.
+const RATE_MAX: f64 = 1e8;
+/// Messages that may wait to be got one by one.
+const GET_IN_FLIGHT_DEFAULT: u64 = 1000;
 /// Options that say where a workload runs, not what it is.
 const PLACES: [&str; 6] = ["uri", "broker-pid", "cores", "threads", "spin", "keep"];
 
@@ -291,8 +295,8 @@ pub struct RunArguments {
     /// End after so many messages, or operations, of all producers together; without producers: of all consumers
     #[arg(long, value_name = "MESSAGES")]
     pub count: Option<u64>,
-    /// Publish only while fewer messages than this were published and not yet received; under rpc: requests of each client
-    /// under way, 1 if not given
+    /// Publish only while fewer messages than this were published and not yet received; 1000 if not given where messages are got
+    /// one by one (-w get). Under rpc: requests of each client under way, 1 if not given
     #[arg(long, value_name = "MESSAGES")]
     pub in_flight: Option<u64>,
     /// How long to wait in the end, at most, for messages that are still in queues; if some are left then the run has failed
@@ -380,6 +384,18 @@ impl RunArguments {
         }
     }
 
+    /// How many messages may be published and not yet received, where that is bounded.
+    pub fn messages_in_flight_max(&self) -> Option<u64> {
+        match self.workload {
+            Workload::Rpc => None,
+            // Publishing is so much faster that the rest would have to be awaited for minutes.
+            Workload::Get if !self.is_open_loop() && self.consumers > 0 => {
+                self.in_flight.or(Some(GET_IN_FLIGHT_DEFAULT))
+            }
+            _ => self.in_flight,
+        }
+    }
+
     /// How long a consumer works at a message.
     pub fn processing(&self) -> Option<Duration> {
         let delay = self.consumer_delay.map(Duration::from_micros);
@@ -408,6 +424,11 @@ impl RunArguments {
             (self.queues == 0, "--queues: at least 1"),
             (self.threads == 0, "--threads: at least 1"),
             (self.rate.is_some_and(|rate| !is_positive(rate)), "--rate: more than 0"),
+            (
+                self.profile().is_some_and(|profile| profile.messages() / profile.seconds() > RATE_MAX),
+                "at most 100,000,000 messages a second",
+            ),
+            (self.count == Some(0), "--count: at least 1"),
             (self.consumer_rate.is_some_and(|rate| !is_positive(rate)), "--consumer-rate: more than 0"),
             (!is_positive(self.send_lag_limit), "--send-lag-limit: more than 0"),
             (self.is_open_loop() && self.in_flight.is_some(), "--in-flight would close the open loop of a rate"),

@@ -10,8 +10,49 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// A clause for the user: the directory is not there, the file may not be written, the disk is full.
 pub fn write_whole(path: &Path, content: &[u8]) -> Result<(), String> {
+    let (path, directory) = match place(path)? {
+        Place::Stdout => {
+            let mut stdout = io::stdout().lock();
+            return stdout.write_all(content).and_then(|()| stdout.flush()).map_err(|error| error.to_string());
+        }
+        Place::Device => {
+            let mut file = OpenOptions::new().write(true).open(path).map_err(|error| error.to_string())?;
+            return file.write_all(content).map_err(|error| error.to_string());
+        }
+        Place::File { path, directory } => (path, directory),
+    };
+    let Some(name) = path.file_name() else { return Err("is no name of a file".to_owned()) };
+    let temporary = directory.join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
+    let written = write_new(&temporary, content).and_then(|()| fs::rename(&temporary, &path));
+    written.map_err(|error| {
+        // It may not even have been made.
+        let _ = fs::remove_file(&temporary);
+        error.to_string()
+    })
+}
+
+/// Where something can be written.
+pub enum Place {
+    /// To standard output.
+    Stdout,
+    /// To what is there and no ordinary file.
+    Device,
+    /// To a file, which is there or not.
+    File {
+        /// Its name, links followed.
+        path: PathBuf,
+        /// Where it is in.
+        directory: PathBuf,
+    },
+}
+
+/// Whether something can be written under a name, as far as that can be told before.
+///
+/// # Errors
+/// Why it cannot be: a clause for the user.
+pub fn place(path: &Path) -> Result<Place, String> {
     if path == Path::new("-") {
-        return io::stdout().lock().write_all(content).map_err(|error| error.to_string());
+        return Ok(Place::Stdout);
     }
     // Through a link to the file itself, which keeps the link.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -24,10 +65,7 @@ pub fn write_whole(path: &Path, content: &[u8]) -> Result<(), String> {
             }
             OpenOptions::new().write(true).open(&path).map_err(|error| error.to_string())?;
         }
-        Ok(_) => {
-            let mut file = OpenOptions::new().write(true).open(&path).map_err(|error| error.to_string())?;
-            return file.write_all(content).map_err(|error| error.to_string());
-        }
+        Ok(_) => return Ok(Place::Device),
         Err(_) => {}
     }
     let directory = match path.parent() {
@@ -37,14 +75,7 @@ pub fn write_whole(path: &Path, content: &[u8]) -> Result<(), String> {
     if !directory.is_dir() {
         return Err(format!("there is no directory '{}'", directory.display()));
     }
-    let Some(name) = path.file_name() else { return Err("is no name of a file".to_owned()) };
-    let temporary = directory.join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
-    let written = write_new(&temporary, content).and_then(|()| fs::rename(&temporary, &path));
-    written.map_err(|error| {
-        // It may not even have been made.
-        let _ = fs::remove_file(&temporary);
-        error.to_string()
-    })
+    Ok(Place::File { path, directory })
 }
 
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {

@@ -150,12 +150,12 @@ pub fn suite(command: &SuiteCommand) -> Result<ExitCode, CommandError> {
         print!("{}", dry_run(&prepared));
         return Ok(Outcome::Right.into());
     }
-    let mut campaign = Campaign::begin(command.view.open(), Origin::here(std::env::args()))?;
+    let mut campaign = Campaign::begin(command.view.open(), Origin::here(std::env::args()), &command.output)?;
     campaign.make_all(&prepared.jobs, Duration::from_secs_f64(prepared.pause_seconds));
     campaign.close_view();
     let labels: Vec<String> = prepared.targets.iter().map(TargetSpec::label).collect();
-    print!("{}", rounds_table::text(&campaign, &labels, Emphasis::of_stdout()));
-    campaign.finish(&command.output, false, |_| false)
+    let report = rounds_table::text(&campaign, &labels, Emphasis::of_stdout());
+    Ok(campaign.finish(&command.output, &report, false, |_| false))
 }
 
 fn list(scenarios: &[Scenario]) -> String {

@@ -124,7 +124,7 @@ fn prepare(command: &SweepCommand) -> Result<(Search, RunOptions), String> {
 /// Where the options make no sense, or a file cannot be written.
 pub fn sweep(command: &SweepCommand) -> Result<ExitCode, CommandError> {
     let (mut search, options) = prepare(command).map_err(CommandError::Usage)?;
-    let mut campaign = Campaign::begin(command.view.open(), Origin::here(std::env::args()))?;
+    let mut campaign = Campaign::begin(command.view.open(), Origin::here(std::env::args()), &command.output)?;
     let mut steps: Vec<Step> = Vec::new();
     let (mut trouble, mut is_done) = (None, false);
     while trouble.is_none() {
@@ -157,14 +157,15 @@ pub fn sweep(command: &SweepCommand) -> Result<ExitCode, CommandError> {
     }
     campaign.close_view();
     let report = table::Report { steps: &steps, objectives: &command.objectives, search: &search, is_done };
-    print!("{}", report.text(campaign.runs(), campaign.origin(), Emphasis::of_stdout()));
+    let report = report.text(campaign.runs(), campaign.origin(), Emphasis::of_stdout());
     if let Some(sentence) = trouble {
+        print!("{report}");
         return Err(CommandError::Usage(sentence));
     }
     let is_missed = is_done && search.highest().is_none();
     // A rate that the broker cannot keep leaves messages unsent; that is what was sought, and no fault.
     let is_expected = |run: usize| steps.iter().any(|step| step.run == run && step.judgement.verdict != Verdict::Kept);
-    campaign.finish(&command.output, is_missed, is_expected)
+    Ok(campaign.finish(&command.output, &report, is_missed, is_expected))
 }
 
 #[cfg(test)]
