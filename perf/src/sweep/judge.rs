@@ -26,6 +26,8 @@ pub struct Judgement {
     pub trend: BacklogTrend,
     /// Why it was missed, the worst first; empty where it was kept.
     pub reasons: Vec<String>,
+    /// Whether it was missed by the load generator alone.
+    pub is_generators: bool,
 }
 
 /// Judges a run.
@@ -81,7 +83,8 @@ pub fn judge(run: &Run, rate: f64, objectives: &[Objective]) -> Result<Judgement
         (false, true) => Verdict::FarBeyond,
         (false, false) => Verdict::Missed,
     };
-    Ok(Judgement { verdict, achieved, trend, reasons })
+    let is_generators = !reasons.is_empty() && reasons.len() == run.invalid.len();
+    Ok(Judgement { verdict, achieved, trend, reasons, is_generators })
 }
 
 #[cfg(test)]

@@ -69,12 +69,22 @@ impl Report<'_> {
                     line += "; the sweep did not come to its end, so the limit may be higher";
                 } else if self.search.is_limit_unknown() {
                     line += "; it is the highest that was tried, so the limit is above it: raise --to";
+                } else if self.is_generators_limit(rate) {
+                    line += "; the limit is the load generator's, not the broker's: give it more --cores";
                 }
                 line
             }
         };
         wrap(&mut text, "  ", &line);
         text
+    }
+}
+
+impl Report<'_> {
+    /// Whether the lowest rate that was missed, of those above `kept`, was missed by the load generator alone.
+    fn is_generators_limit(&self, kept: f64) -> bool {
+        let missed = self.steps.iter().filter(|step| step.rate > kept && step.judgement.verdict != Verdict::Kept);
+        missed.min_by(|a, b| a.rate.total_cmp(&b.rate)).is_some_and(|step| step.judgement.is_generators)
     }
 }
 
@@ -106,12 +116,17 @@ mod tests {
     use crate::test_runs::run_of;
 
     fn report(rates: &[f64], is_done: bool) -> String {
+        report_of(rates, is_done, false)
+    }
+
+    fn report_of(rates: &[f64], is_done: bool, is_late: bool) -> String {
         let objectives = ["max<2ms".parse().expect("well-formed")];
         let mut search = Search::new(rates.to_vec(), 0.5, 0);
         let (mut steps, mut runs) = (Vec::new(), Vec::new());
         while let Some(rate) = search.poll_rate() {
-            let latency = if rate > 100.0 { 9_000_000 } else { 1_000_000 };
+            let latency = if rate > 100.0 && !is_late { 9_000_000 } else { 1_000_000 };
             let mut run = run_of(&[("response", &[latency; 10])]);
+            run.invalid.extend((rate > 100.0 && is_late).then(|| "the load generator had no rest".to_owned()));
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small rate")]
             (run.intervals[0].counts.published = rate as u64);
             let judgement = judge(&run, rate, &objectives).expect("judged");
@@ -141,6 +156,8 @@ mod tests {
         assert_eq!(rows.len(), 4, "{text}");
         assert!(flat(&report(&[50.0, 100.0], true)).contains("raise --to"));
         assert!(flat(&report(&[50.0, 100.0], false)).contains("did not come to its end"));
+        assert!(flat(&report_of(&[100.0, 200.0], true, true)).contains("is the load generator's"));
+        assert!(!text.contains("load generator's"), "{text}");
         assert!(report(&[500.0], true).contains("no rate was kept"));
         let nothing = Report { steps: &[], objectives: &[], search: &Search::new(vec![1.0], 0.5, 0), is_done: false };
         assert_eq!(nothing.text(&[], &Origin::default(), Emphasis::Plain), "");
