@@ -50,6 +50,8 @@ pub struct Sink {
     pub consumers_started: usize,
     /// Messages that came and were none of this run's, or not as they were sent.
     pub corrupted: u64,
+    /// Messages that the run's end came before in the row of those to be worked at.
+    pub unworked: u64,
     /// Numbers of its queues in the run.
     pub queues: Vec<usize>,
     names: Vec<String>,
@@ -123,6 +125,7 @@ impl Sink {
             channel,
             consumers_started: 0,
             corrupted: 0,
+            unworked: 0,
             readers: queues.iter().map(readers).collect(),
             lanes: vec![None; queues.len() * producers],
             earlier_lanes: BTreeMap::new(),
@@ -352,6 +355,7 @@ impl Sink {
             && (done_at <= now || is_draining || is_over)
         {
             self.work.pop_front();
+            self.unworked += u64::from(done_at > now);
             if !self.no_ack {
                 self.settle(tag, now, recorder, output);
             }

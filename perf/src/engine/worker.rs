@@ -66,6 +66,8 @@ pub struct Report {
     pub replies: Vec<(usize, Lane)>,
     /// Messages that came and were none of this run's, or damaged.
     pub corrupted: u64,
+    /// Messages that consumers had not worked at when the run ended.
+    pub unworked: u64,
     /// What each channel has published.
     pub published: Vec<(u16, u64)>,
     /// What the broker has refused or returned of each channel's messages.
@@ -166,6 +168,7 @@ async fn run_link(context: &Context, (name, endpoint, link): NamedLink, report: 
             }
             for sink in sinks {
                 report.corrupted += sink.corrupted;
+                report.unworked += sink.unworked;
                 match sink.mode {
                     Mode::Replies(_) => {
                         report.replies.extend(sink.into_lanes().map(|((_, producer), lane)| (producer, lane)))

@@ -73,6 +73,12 @@ impl Measurement<'_> {
                 "{unsent} messages should have been sent and were not: the broker did not take them in time"
             ));
         }
+        let unworked = sum(|report| report.unworked);
+        if unworked > 0 {
+            self.warnings.push(format!(
+                "{unworked} messages waited still to be worked at in the end: their latencies are what they would have become"
+            ));
+        }
         self.forgive_foreign();
         run.intervals = std::mem::take(&mut self.intervals);
         run.invalid = self.pace.invalid(options);
