@@ -73,12 +73,7 @@ impl Measurement<'_> {
                 "{unsent} messages should have been sent and were not: the broker did not take them in time"
             ));
         }
-        let unworked = sum(|report| report.unworked);
-        if unworked > 0 {
-            self.warnings.push(format!(
-                "{unworked} messages waited still to be worked at in the end: their latencies are what they would have become"
-            ));
-        }
+        self.warn_of_work();
         self.forgive_foreign();
         run.intervals = std::mem::take(&mut self.intervals);
         run.invalid = self.pace.invalid(options);
@@ -133,6 +128,16 @@ impl Measurement<'_> {
 
     fn load_seconds(&self) -> f64 {
         cpu_seconds(self.measured_from.and_then(|sample| sample.load), self.last.load).unwrap_or(0.0)
+    }
+
+    /// Says how many messages consumers had not worked at when the run ended.
+    fn warn_of_work(&mut self) {
+        let unworked: u64 = self.reports.iter().map(|report| report.unworked).sum();
+        if unworked > 0 {
+            self.warnings.push(format!(
+                "{unworked} messages waited still to be worked at in the end: their latencies are what they would have become"
+            ));
+        }
     }
 
     /// What a reader should know.
