@@ -59,6 +59,6 @@ impl std::error::Error for CommandError {}
 pub const EXIT_CODES: &str = "Exit codes:
   0    all right
   1    messages were lost, duplicated, reordered, corrupted or refused; a run or target failed; an objective was missed
-  2    the command line or a suite is wrong; nothing was run
+  2    the command line or a suite is wrong, or there is no place for a file; nothing was run
   3    nothing was wrong with the broker, but a run is INVALID: the load generator was late
   130  interrupted before the planned end; what was complete is shown and written";

@@ -13,13 +13,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use futures_lite::FutureExt;
 use glommio::ExecutorJoinHandle;
-use glommio::timer::Timer;
 
 use crate::engine::Shared;
 use crate::engine::check::under_way;
-use crate::engine::client::{Client, ClientError, Endpoint, Product};
+use crate::engine::client::{ANSWER_MAX, Client, ClientError, Endpoint, Product};
 use crate::engine::clock::{Schedule, nanos};
 use crate::engine::recorder::Recordings;
 use crate::engine::topology::{Made, Topology};
@@ -45,9 +43,9 @@ const SIGNAL_DELAY: Duration = Duration::from_millis(20);
 const SPIN: Duration = Duration::from_micros(300);
 /// Where messages were refused, nothing may come for so long before all is there.
 const REFUSED_REST: Duration = Duration::from_secs(1);
-/// How long what is under way is awaited when the user wants the end, and how long the broker may take to answer then.
+/// How long what is under way is awaited when the user wants the end.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
-/// How long the broker may take to delete the queues.
+/// How long the broker may take to delete a queue.
 const DELETE_MAX: Duration = Duration::from_secs(5);
 /// How long consumers may take to begin.
 const READY_MAX: Duration = Duration::from_secs(60);
@@ -175,7 +173,7 @@ impl<'r> Measurement<'r> {
         }
         let mut made = Made::default();
         let declared =
-            control(shared, READY_MAX, async |client| shared.topology.declare(client, options, &mut made).await);
+            control(shared, ANSWER_MAX, async |client| shared.topology.declare(client, options, &mut made).await);
         let declared = declared.and_then(|(product, message_count)| {
             if message_count == 0 || options.producers == 0 || options.workload.is_churn() {
                 return Ok(product);
@@ -529,33 +527,24 @@ impl<'r> Measurement<'r> {
     }
 }
 
-/// Does something on a connection of its own, on an executor of its own; for as long as `time` at most, and not for much longer
-/// where the user wants the end.
+/// Does something on a connection of its own, on an executor of its own. No answer may take longer than `answer_max`.
 fn control<T>(
     shared: &Shared,
-    time: Duration,
+    answer_max: Duration,
     act: impl AsyncFnOnce(&mut Client) -> Result<T, ClientError>,
 ) -> Result<(Product, T), RunError> {
     let executor = worker::executor(None)
         .make()
         .map_err(|error| RunError::System("preparing io_uring".to_owned(), io::Error::other(error.to_string())))?;
     let endpoint = &shared.endpoints[0];
-    let done = async {
-        let mut client = Client::open(endpoint, "lepus-perf control").await?;
+    let result = executor.run(async {
+        let mut client = Client::open_within(endpoint, "lepus-perf control", answer_max).await?;
         let done = act(&mut client).await?;
         let product = client.product.clone();
         client.close().await?;
         Ok((product, done))
-    };
-    let silence = async {
-        let mut waited = Duration::ZERO;
-        while waited < if interrupt::is_requested() { INTERRUPT_GRACE.min(time) } else { time } {
-            Timer::new(LOOK_UP).await;
-            waited += LOOK_UP;
-        }
-        Err(ClientError::Silent("an answer"))
-    };
-    executor.run(done.or(silence)).map_err(|error| RunError::Broker(endpoint.sentence(&error)))
+    });
+    result.map_err(|error| RunError::Broker(endpoint.sentence(&error)))
 }
 
 /// CPU time between two moments; `None` where it is not known.

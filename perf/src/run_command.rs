@@ -12,7 +12,7 @@ use crate::run::Labels;
 /// Runs it. Ctrl-C ends it with the report of what was measured.
 ///
 /// # Errors
-/// Where the options make no sense, or a file cannot be written.
+/// Where the options make no sense, or there is no place for a file.
 pub fn run(command: &RunCommand) -> Result<ExitCode, CommandError> {
     command.run.check().map_err(CommandError::Usage)?;
     let view = command.view.open();

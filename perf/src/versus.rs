@@ -85,7 +85,7 @@ fn jobs(command: &VersusCommand) -> Result<Vec<Job>, String> {
 /// Runs all rounds and shows the targets side by side.
 ///
 /// # Errors
-/// Where the options make no sense, or a file cannot be written.
+/// Where the options make no sense, or there is no place for a file.
 pub fn versus(command: &VersusCommand) -> Result<ExitCode, CommandError> {
     let jobs = jobs(command).map_err(CommandError::Usage)?;
     let mut campaign = Campaign::begin(command.view.open(), Origin::here(std::env::args()), &command.output)?;

@@ -258,12 +258,13 @@ impl Shard {
             }
             self.publish_dead_letters();
         }
-        self.queues.account_changed();
         if self.persistence.is_some() {
             self.tell_journal();
             self.page_out();
             self.recycle();
             self.resume_behind();
+        } else {
+            self.queues.account_changed();
         }
         self.tell_confirms();
     }

@@ -239,7 +239,7 @@ impl Shard {
         persistence.wait(Waiting::Publishes { to, first: numbers.start, last: numbers.end - 1 });
     }
 
-    /// Tells the journal what is gone of queues, and what else they have to tell.
+    /// Accounts for the queues that have changed, and tells the journal what is gone of them, and what else they have to tell.
     pub(super) fn tell_journal(&mut self) {
         let Self { queues, persistence, .. } = self;
         queues.account_changed();

@@ -16,6 +16,7 @@ use lepus::protocol::field_value::{FieldTable, FieldValue};
 use lepus::protocol::frame::{FrameKind, SUPPORTED_HEADER, take_frame};
 use lepus::protocol::method::{Method, MethodFault, channel, connection};
 
+use crate::interrupt;
 use crate::options::uri::AmqpUri;
 
 /// The first channel.
@@ -27,7 +28,11 @@ pub const FRAME_OCTETS_MAX: u32 = 131_072;
 /// The reply code where something is not there.
 const NOT_FOUND: u16 = 404;
 /// How long an answer may take.
-const ANSWER_MAX: Duration = Duration::from_secs(60);
+pub const ANSWER_MAX: Duration = Duration::from_secs(60);
+/// How long it may take once the user wants the end.
+const INTERRUPTED_ANSWER_MAX: Duration = Duration::from_secs(2);
+/// How often who awaits one looks whether the user wants the end.
+const LOOK_UP: Duration = Duration::from_millis(100);
 /// How long the answer to `connection.close` may take.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 
@@ -135,6 +140,7 @@ pub struct Client {
     pub frame_octets_max: usize,
     /// What is at the other end.
     pub product: Product,
+    answer_max: Duration,
 }
 
 impl Client {
@@ -143,12 +149,20 @@ impl Client {
     /// # Errors
     /// Where any of that fails.
     pub async fn open(endpoint: &Endpoint, name: &str) -> Result<Self, ClientError> {
+        Self::open_within(endpoint, name, ANSWER_MAX).await
+    }
+
+    /// As [`Client::open`], of a client to which no answer may take longer than `answer_max`.
+    ///
+    /// # Errors
+    /// As [`Client::open`].
+    pub async fn open_within(endpoint: &Endpoint, name: &str, answer_max: Duration) -> Result<Self, ClientError> {
         let failed = |error: io::Error| ClientError::Io("cannot connect".to_owned(), error);
         let socket = async { TcpStream::connect(endpoint.address).await.map_err(|error| failed(error.into())) };
-        let socket = within(ANSWER_MAX, "an answer to the connection", socket).await?;
+        let socket = within(answer_max, "an answer to the connection", socket).await?;
         socket.set_nodelay(true).map_err(|error| failed(error.into()))?;
         let (input, product) = (Vec::new(), Product::default());
-        let mut client = Self { socket, input, frame_octets_max: FRAME_OCTETS_MAX as usize, product };
+        let mut client = Self { socket, input, frame_octets_max: FRAME_OCTETS_MAX as usize, product, answer_max };
         client.shake_hands(&endpoint.uri, name).await?;
         client.open_channel(CHANNEL).await?;
         Ok(client)
@@ -227,7 +241,7 @@ impl Client {
         answer: &'static str,
         accept: impl FnMut(&Method<'_>) -> Option<T>,
     ) -> Result<T, ClientError> {
-        within(ANSWER_MAX, answer, self.read_until(answer, accept)).await
+        within(self.answer_max, answer, self.read_until(answer, accept)).await
     }
 
     /// Whether what a passive declaration names is there. Where it is not the broker closes the first channel, which is opened
@@ -330,7 +344,12 @@ async fn within<T>(
     future: impl Future<Output = Result<T, ClientError>>,
 ) -> Result<T, ClientError> {
     let silence = async {
-        Timer::new(time).await;
+        let mut waited = Duration::ZERO;
+        while waited < if interrupt::is_requested() { time.min(INTERRUPTED_ANSWER_MAX) } else { time } {
+            let part = LOOK_UP.min(time.saturating_sub(waited));
+            Timer::new(part).await;
+            waited += part;
+        }
         Err(ClientError::Silent(awaited))
     };
     future.or(silence).await

@@ -139,7 +139,7 @@ fn prepare(command: &SuiteCommand) -> Result<Prepared, CommandError> {
 /// Runs the suite and shows, for each scenario, the targets side by side.
 ///
 /// # Errors
-/// Where the file or the options are wrong, or a result cannot be written.
+/// Where the file or the options are wrong, or there is no place for a result.
 pub fn suite(command: &SuiteCommand) -> Result<ExitCode, CommandError> {
     if command.list {
         print!("{}", list(&read(command)?.scenarios));

@@ -121,7 +121,7 @@ fn prepare(command: &SweepCommand) -> Result<(Search, RunOptions), String> {
 /// Makes the steps and shows what came of them.
 ///
 /// # Errors
-/// Where the options make no sense, or a file cannot be written.
+/// Where the options make no sense, or there is no place for a file.
 pub fn sweep(command: &SweepCommand) -> Result<ExitCode, CommandError> {
     let (mut search, options) = prepare(command).map_err(CommandError::Usage)?;
     let mut campaign = Campaign::begin(command.view.open(), Origin::here(std::env::args()), &command.output)?;
