@@ -119,7 +119,7 @@ pub fn start_shards(plan: ShardPlan) -> Result<RunningShards, StartError> {
             .with_persistence(persistence(&plan, epoch, number, restored));
         let doorbell = Arc::clone(&links.doorbell);
         let notify = Box::new(move || doorbell.ring());
-        let disk = DiskThreads::start(DiskStart { files: Arc::clone(&files), shard: number.0, notify })
+        let disk = DiskThreads::start(DiskStart { files: Arc::clone(&files), shard: number.0, core: *core, notify })
             .map_err(|error| setup("a shard's disk threads", error))?;
         let desk = Desk::new(Arc::clone(&control), queue.clone());
         let start = ShardStart {

@@ -30,7 +30,7 @@ impl Disk {
             // The test may have ended.
             let _ = ring.send(());
         });
-        let start = DiskStart { files: Arc::clone(files), shard, notify };
+        let start = DiskStart { files: Arc::clone(files), shard, core: None, notify };
         Disk { threads: DiskThreads::start(start).expect("threads"), rings }
     }
 

@@ -6,6 +6,11 @@
 //! a growing file 377. `O_DSYNC` instead of `fdatasync` was within the noise, now faster and now slower.) A thread costs 6 to 7
 //! us there and back, the ring of the bell counted.
 //!
+//! Commits are made on the core that their shard is pinned to. Left to itself, their thread is moved to another core and back for
+//! each of them, and where cores sleep in between, each move wakes one: of 1,000 confirms a second, one at a time, 1 % took more
+//! than 780 us then, and more than 430 to 580 us on the shard's core (2 virtual cores); at full load it costs 8 to 15 % less CPU
+//! time a message.
+//!
 //! Where a disk fails, the process ends: what a failed sync has lost, no later one brings back.
 
 use super::aligned::{AlignedBuffer, PAGE_OCTETS};
@@ -16,6 +21,7 @@ use super::files::{
 };
 use super::names::{QUEUES_DIRECTORY, cold_path, queue_directory};
 use ahash::AHashSet;
+use core_affinity::CoreId;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -36,6 +42,8 @@ pub struct DiskStart {
     pub files: Arc<StoreFiles>,
     /// Whose threads they are.
     pub shard: u16,
+    /// The core that the shard is pinned to, if any: commits are made there too.
+    pub core: Option<usize>,
     /// Called after each reply, on the thread that made it: wakes the shard.
     pub notify: Box<dyn Fn() + Send + Sync>,
 }
@@ -56,7 +64,7 @@ impl DiskThreads {
     /// # Errors
     /// The operating system has no thread for us.
     pub fn start(start: DiskStart) -> io::Result<DiskThreads> {
-        let DiskStart { files, shard, notify } = start;
+        let DiskStart { files, shard, core, notify } = start;
         let notify: Arc<dyn Fn() + Send + Sync> = Arc::from(notify);
         let (reply, replies) = channel();
         let (journal, commits) = channel();
@@ -67,6 +75,10 @@ impl DiskThreads {
         let mut disk = JournalDisk { files: Arc::clone(&files), shard, opened: None };
         let (reply_commits, notify_commits) = (reply.clone(), Arc::clone(&notify));
         threads.threads.push(thread::Builder::new().name(format!("journal-{shard}")).spawn(move || {
+            if let Some(id) = core {
+                // Where it fails, commits are slower.
+                core_affinity::set_for_current(CoreId { id });
+            }
             serve(&commits, &reply_commits, &*notify_commits, &directory, |request| disk.execute(request));
         })?);
         threads.journal = Some(journal);

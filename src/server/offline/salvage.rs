@@ -176,7 +176,7 @@ fn write_new_epoch(directory: &Path, epoch: u64, remains: &mut Remains) -> Resul
         // Nobody waits any more where the writer has given up.
         let _ = bell.send(());
     });
-    let disk = DiskThreads::start(DiskStart { files: store_files, shard: SHARD, notify })
+    let disk = DiskThreads::start(DiskStart { files: store_files, shard: SHARD, core: None, notify })
         .map_err(failed(directory, "start threads for"))?;
     let mut writer = Writer {
         journal: Journal::new(JournalOptions {
