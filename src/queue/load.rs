@@ -2,10 +2,11 @@
 
 use super::blocks::{BlockStore, Chain, NO_BLOCK};
 use super::cold::Load;
-use super::record::{self, BodyPlace, Record, StoredBody};
+use super::packed::{Packed, PackedRecords};
+use super::record::{self, BodyPlace, Labels, Record};
 use crate::limits::SHARED_BODY_OCTETS_MIN;
-use crate::message::{BodyView, MessageView};
-use crate::store::{ExtentFault, ExtentHead, PAGE_OCTETS, RangeSet, take_extent};
+use crate::store::extent::Extent;
+use crate::store::{ExtentFault, PAGE_OCTETS, RangeSet, take_extent};
 use bytes::Bytes;
 
 /// Before each large body that is written behind an image: its length.
@@ -68,87 +69,67 @@ impl BlockStore {
             if extent.block == NO_BLOCK {
                 cold.vacate(index);
             } else {
+                let settled = if extent.is_restored { std::mem::take(&mut cold.settled) } else { RangeSet::new() };
                 let is_restored = extent.is_restored;
-                let (image, bodies) = if is_restored {
-                    let settled = std::mem::take(&mut cold.settled);
-                    let kept = Self::keep_live(&taken.head, taken.image, taken.bodies, &settled, unix_offset_millis);
-                    self.cold.as_mut().expect("it has read extents").settled = settled;
-                    kept
-                } else {
-                    (taken.image.to_vec(), taken.bodies.to_vec())
+                let keeps = |labels: &mut Labels| {
+                    if !is_restored {
+                        return true;
+                    }
+                    // Times of expiry are on the clock of a process that has ended.
+                    labels.expires_at = labels
+                        .expires_at
+                        .map(|at| at.saturating_add(taken.head.unix_offset_millis).saturating_sub(unix_offset_millis));
+                    labels.persistent && labels.position.is_some_and(|position| !settled.contains(position))
                 };
-                self.enter_memory(block, image, &bodies).map_err(|fault| (at, fault))?;
+                let entered = self.enter_memory(block, &taken, keeps);
+                if is_restored {
+                    self.cold.as_mut().expect("it has read extents").settled = settled;
+                }
+                entered.ok_or((at, ExtentFault::Unsound))?;
             }
             at += whole;
         }
         Ok(())
     }
 
-    /// What of an extent is not dead, with times of expiry on the clock of this process.
-    fn keep_live(
-        head: &ExtentHead,
-        image: &[u8],
-        bodies: &[u8],
-        settled: &RangeSet,
-        unix_offset_millis: u64,
-    ) -> (Vec<u8>, Vec<u8>) {
-        let (mut kept, mut kept_bodies) = (Vec::with_capacity(image.len()), vec![]);
-        let mut bodies = Bodies::new(bodies);
-        for record in records(image) {
-            let beside = if matches!(record.body(), StoredBody::Beside(_)) { bodies.next() } else { None };
-            let mut labels = record.labels();
-            if !record.is_persistent() || labels.position.is_none_or(|position| settled.contains(position)) {
+    /// Makes an extent the octets of a block again, of those records of which `keeps`, which may change them, says so. `None` where
+    /// it is none of that block's.
+    fn enter_memory(
+        &mut self,
+        at: usize,
+        extent: &Extent<'_>,
+        mut keeps: impl FnMut(&mut Labels) -> bool,
+    ) -> Option<()> {
+        let mut octets = vec![0; extent.head.block_octets as usize];
+        let (mut filled, mut count, mut beside_octets) = (0, 0, 0);
+        let mut bodies = Bodies::new(extent.bodies);
+        for record in PackedRecords::new(extent.image, extent.head.priority) {
+            let Packed { mut labels, message, body_is_beside } = record.ok()?;
+            let beside = if body_is_beside { Some(bodies.next()?) } else { None };
+            if !keeps(&mut labels) {
                 continue;
             }
-            labels.expires_at = labels
-                .expires_at
-                .map(|at| at.saturating_add(head.unix_offset_millis).saturating_sub(unix_offset_millis));
-            let parts = record.parts();
-            let message = MessageView {
-                exchange: parts.exchange,
-                routing_key: parts.routing_key,
-                properties: parts.properties,
-                body: BodyView::Slice(parts.body),
-            };
-            let place = if beside.is_some() { BodyPlace::Beside(0) } else { BodyPlace::Inside };
-            let start = kept.len();
-            kept.resize(start + record::octets_needed(&message, &labels, beside.is_none()), 0);
-            record::write(&mut kept[start..], &message, &labels, place);
-            if let Some(body) = beside {
-                kept_bodies.extend_from_slice(&u32::try_from(body.len()).expect("bounded").to_le_bytes());
-                kept_bodies.extend_from_slice(body);
-            }
-        }
-        (kept, kept_bodies)
-    }
-
-    fn enter_memory(&mut self, at: usize, mut image: Vec<u8>, bodies: &[u8]) -> Result<(), ExtentFault> {
-        let mut beside_octets = 0;
-        let mut bodies = Bodies::new(bodies);
-        let (mut offset, mut count) = (0, 0);
-        while offset < image.len() {
-            let record = Record::at_front(&image[offset..]);
-            let octets = record.octets();
-            if matches!(record.body(), StoredBody::Beside(_)) {
-                let body = bodies.next().ok_or(ExtentFault::Unsound)?;
+            let end = filled + record::octets_needed(&message, &labels, beside.is_none());
+            let place = beside.map_or(BodyPlace::Inside, |body| {
                 beside_octets += u32::try_from(body.len()).expect("a message is bounded");
-                let number = self.bodies.add(Bytes::copy_from_slice(body));
-                record::set_body_number(&mut image[offset..], number);
-            }
-            offset += octets;
+                BodyPlace::Beside(self.bodies.add(Bytes::copy_from_slice(body)))
+            });
+            record::write(octets.get_mut(filled..end)?, &message, &labels, place);
+            filled = end;
             count += 1;
         }
         let block = &mut self.blocks[at];
         if block.live != count {
-            return Err(ExtentFault::Unsound);
+            return None;
         }
-        block.filled = image.len();
+        octets.truncate(filled);
+        block.filled = filled;
         block.beside_octets = beside_octets;
         block.is_loading = false;
-        self.octets += image.len();
-        block.octets = image.into_boxed_slice();
+        self.octets += filled;
+        block.octets = octets.into_boxed_slice();
         self.cold.as_mut().expect("it was on disk").absent -= 1;
-        Ok(())
+        Some(())
     }
 }
 

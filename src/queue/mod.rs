@@ -21,6 +21,7 @@ mod log;
 #[cfg(test)]
 mod model;
 mod overflow;
+mod packed;
 mod page_out;
 mod paging;
 mod priority;

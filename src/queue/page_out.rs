@@ -3,8 +3,9 @@
 use super::blocks::{Block, BlockStore, Chain, NO_BLOCK, NO_EXTENT, NO_SEGMENT};
 use super::cold::{Extent, PageOut};
 use super::load::records;
+use super::packed::Packer;
 use super::record::StoredBody;
-use crate::store::{AlignedBuffer, ExtentHead, ExtentNote, PAGE_OCTETS, put_extent, put_trailer};
+use crate::store::{AlignedBuffer, ExtentHead, ExtentNote, PAGE_OCTETS, begin_extent, finish_extent, put_trailer};
 
 /// Which blocks of a chain go to disk, and as what.
 pub(super) struct PageOutOrder {
@@ -124,23 +125,23 @@ impl BlockStore {
     /// Writes one block's records, and the large bodies that they refer to.
     fn put_block(&self, index: u32, order: &PageOutOrder, out: &mut AlignedBuffer) -> ExtentHead {
         let block = &self.blocks[index as usize];
-        let image = &block.octets[..block.filled];
+        let start = begin_extent(out);
+        // One growth at most, but for very short messages.
+        out.spare(block.filled + block.beside_octets as usize);
         let mut head = ExtentHead {
             queue: order.queue,
             priority: order.priority,
             unix_offset_millis: order.unix_offset_millis,
             first_position: u64::MAX,
-            image_octets: u32::try_from(image.len()).expect("a block is bounded"),
+            block_octets: u32::try_from(block.filled).expect("a block is bounded"),
             ..ExtentHead::default()
         };
-        let mut lengths = vec![];
+        let mut packer = Packer::default();
         let mut bodies = vec![];
-        for record in records(image) {
+        for record in records(&block.octets[..block.filled]) {
             head.count += 1;
             if let StoredBody::Beside(number) = record.body() {
-                let body = self.bodies.get(number);
-                lengths.push(u32::try_from(body.len()).expect("a message is bounded").to_le_bytes());
-                bodies.push(body);
+                bodies.push(self.bodies.get(number));
             }
             if let Some(position) = record.position() {
                 head.first_position = head.first_position.min(position);
@@ -150,11 +151,15 @@ impl BlockStore {
                 head.persistent_count += 1;
                 head.persistent_octets += self.octets_of(record.body());
             }
+            packer.put(out, &record);
         }
-        let behind: Vec<&[u8]> =
-            std::iter::zip(&lengths, &bodies).flat_map(|(length, body)| [&length[..], &body[..]]).collect();
-        head.bodies_octets = u32::try_from(behind.iter().map(|part| part.len()).sum::<usize>()).expect("bounded");
-        put_extent(out, &head, image, &behind);
+        let bodies_start = out.len();
+        for body in bodies {
+            out.extend_from_slice(&u32::try_from(body.len()).expect("a message is bounded").to_le_bytes());
+            out.extend_from_slice(body);
+        }
+        head.bodies_octets = u32::try_from(out.len() - bodies_start).expect("an extent is bounded");
+        finish_extent(out, start, &mut head);
         head
     }
 

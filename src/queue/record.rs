@@ -19,8 +19,6 @@ const HAS_EXPIRY: u8 = 1 << 1;
 const PERSISTENT: u8 = 1 << 2;
 const BODY_BESIDE: u8 = 1 << 3;
 const REDELIVERED: u8 = 1 << 4;
-/// Where the number of a body that lies beside stands in a record.
-const BODY_FIELD: std::ops::Range<usize> = 8..12;
 
 /// Where the body of a message to be written goes.
 #[derive(Clone, Copy)]
@@ -207,6 +205,14 @@ impl<'a> Record<'a> {
         HEAD_OCTETS + self.optional_octets() + strings + self.properties_octets() + body
     }
 
+    /// Exchange, routing key and properties, one behind the other, and the length of each.
+    #[inline]
+    pub fn texts(&self) -> (&'a [u8], [usize; 3]) {
+        let lengths = [usize::from(self.head[1]), usize::from(self.head[2]), self.properties_octets()];
+        let from = self.optional_octets();
+        (&self.rest[from..from + lengths.iter().sum::<usize>()], lengths)
+    }
+
     /// The stored parts in order; the body is empty where it lies beside.
     #[inline]
     pub fn parts(&self) -> Parts<'a> {
@@ -220,11 +226,6 @@ impl<'a> Record<'a> {
         };
         Parts { exchange, routing_key, properties, body }
     }
-}
-
-/// Gives the record at the front of `octets`, whose body lies beside, another number for it.
-pub(super) fn set_body_number(octets: &mut [u8], number: u32) {
-    octets[BODY_FIELD].copy_from_slice(&number.to_le_bytes());
 }
 
 /// Where a stored body is.

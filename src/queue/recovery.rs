@@ -4,8 +4,8 @@
 //! Knows no disk: what is to be read is asked for. Costs what the journals hold; of the files only what their trailers say is
 //! looked at, and extents of which a part is dead.
 
-use super::load::{Bodies, records};
-use super::record::StoredBody;
+use super::load::Bodies;
+use super::packed::{Packed, PackedRecords};
 use super::relocation::Forwarded;
 use super::restore::LiveExtent;
 use super::{Position, Queue};
@@ -313,7 +313,7 @@ impl Extents<'_, '_> {
         }
         let id = file_id(self.queue, file);
         let octets = (self.read_extent)(&id, note)?;
-        let Ok(extent) = take_extent(&octets) else {
+        let Some((count, octets)) = Self::count_live(&octets, &settled, &mut work.dead) else {
             let damage = Damage { file: cold_path(&id), offset: note.offset, what: DamageKind::Extent };
             if !self.passes_damage {
                 return Err(damage.into());
@@ -321,22 +321,27 @@ impl Extents<'_, '_> {
             damages.push(damage);
             return Ok(None);
         };
-        let (mut count, mut octets) = (0, 0);
+        Ok((count > 0).then_some(LiveExtent { file, note: *note, count, octets }))
+    }
+
+    /// How many messages of an extent are alive, and the octets of their bodies; those that are not are added to `dead`. `None`
+    /// where it is damaged.
+    fn count_live(octets: &[u8], settled: &RangeSet, dead: &mut RangeSet) -> Option<(u32, u64)> {
+        let extent = take_extent(octets).ok()?;
         let mut bodies = Bodies::new(extent.bodies);
-        for record in records(extent.image) {
-            let body_octets = match record.body() {
-                StoredBody::Inside(octets) => octets,
-                StoredBody::Beside(_) => bodies.next().map_or(0, <[u8]>::len),
-            };
-            let dead = record.position().filter(|position| settled.contains(*position));
-            if let Some(position) = dead {
-                work.dead.insert(position, 1);
-            } else if record.is_persistent() && record.position().is_some() {
+        let (mut count, mut octets) = (0, 0);
+        for record in PackedRecords::new(extent.image, extent.head.priority) {
+            let Packed { labels, message, body_is_beside } = record.ok()?;
+            let body = if body_is_beside { bodies.next()? } else { message.body.octets() };
+            let Some(position) = labels.position else { continue };
+            if settled.contains(position) {
+                dead.insert(position, 1);
+            } else if labels.persistent {
                 count += 1;
-                octets += body_octets as u64;
+                octets += body.len() as u64;
             }
         }
-        Ok((count > 0).then_some(LiveExtent { file, note: *note, count, octets }))
+        Some((count, octets))
     }
 }
 

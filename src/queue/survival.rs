@@ -9,7 +9,8 @@ use super::{
 use crate::definitions::QueueOptions;
 use crate::limits::{QUEUE_SEGMENT_OCTETS, SHARED_BODY_OCTETS_MIN};
 use crate::message::{BodyView, MessageView};
-use crate::queue::load::records;
+use crate::queue::packed::{Packed, PackedRecords};
+use crate::store::extent::Extent;
 use crate::store::{Checkpoint, ExtentNote, RangeSet, take_extent};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -56,6 +57,10 @@ fn body(number: u64, octets: usize) -> Vec<u8> {
     let mut body = number.to_le_bytes().to_vec();
     body.resize(octets.max(8), number.to_le_bytes()[0]);
     body
+}
+
+fn packed_records<'a>(extent: &Extent<'a>) -> impl Iterator<Item = Packed<'a>> {
+    PackedRecords::new(extent.image, extent.head.priority).map(|record| record.expect("it was packed"))
 }
 
 fn check(message: &MessageView<'_>, expected: &Expected) {
@@ -315,15 +320,15 @@ impl World {
                 let (start, octets) = (usize::try_from(note.offset).expect("small"), note.octets as usize);
                 let extent = take_extent(&self.files[file][start..start + octets]).expect("it was written");
                 let (mut count, mut live_octets) = (0, 0);
-                for record in records(extent.image).filter(super::record::Record::is_persistent) {
-                    let position = record.position().expect("positions are held");
+                for record in packed_records(&extent).filter(|record| record.labels.persistent) {
+                    let position = record.labels.position.expect("positions are held");
                     in_files.insert(position);
                     if is_live(extent.head.priority, position) {
                         count += 1;
-                        let parts = record.parts();
-                        live_octets += match record.body() {
-                            super::record::StoredBody::Inside(octets) => octets as u64,
-                            super::record::StoredBody::Beside(_) => self.octets_at(position, parts.routing_key),
+                        live_octets += if record.body_is_beside {
+                            self.octets_at(position, record.message.routing_key)
+                        } else {
+                            record.message.body.len() as u64
                         };
                     } else {
                         dead.insert(position, 1);
@@ -396,8 +401,8 @@ impl World {
             for note in notes {
                 let (start, octets) = (usize::try_from(note.offset).expect("small"), note.octets as usize);
                 let extent = take_extent(&self.files[file][start..start + octets]).expect("it was written");
-                let positions =
-                    records(extent.image).filter(super::record::Record::is_persistent).filter_map(|it| it.position());
+                let persistent = packed_records(&extent).filter(|record| record.labels.persistent);
+                let positions = persistent.filter_map(|record| record.labels.position);
                 there.extend(positions.filter(|position| is_live(note.head.priority, *position)));
             }
         }

@@ -3,7 +3,7 @@
 //! | Entry | |
 //! | --- | --- |
 //! | `lock` | locked (`flock`) by the broker that uses the directory; holds its process id |
-//! | `format` | `lepus 1`: the version of all that lies here |
+//! | `format` | `lepus 2`: the version of all that lies here |
 //! | `reserve` | room for a start on a full disk |
 //! | `definitions.redb` | what exists ([`database`](crate::control::database)) |
 
@@ -15,7 +15,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The version of what lies in the directory.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 const FORMAT_NAME: &str = "lepus";
 const FORMAT_FILE: &str = "format";
 /// The format file while it is being written.
@@ -329,7 +329,7 @@ mod tests {
         for _ in 0..2 {
             let data_dir = DataDir::open(&path).unwrap();
             assert_eq!(data_dir.path(), path);
-            assert_eq!(fs::read_to_string(path.join("format")).unwrap(), "lepus 1\n");
+            assert_eq!(fs::read_to_string(path.join("format")).unwrap(), "lepus 2\n");
             assert_eq!(fs::read_to_string(path.join("lock")).unwrap(), format!("{}\n", std::process::id()));
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
             assert!(!path.join("format.new").exists());
@@ -362,10 +362,10 @@ mod tests {
         assert!(!foreign.path().join("lock").exists());
         check_refused(&foreign.path().join("letter.txt"), &["letter.txt"]);
         check_refused(&foreign.path().join("letter.txt/below"), &["letter.txt"]);
-        for (format, shown) in [("lepus 2\n", "'lepus 2'"), ("lepus 1", "'lepus 1'"), ("", "''"), ("x\x1b\ny", "'x'")] {
+        for (format, shown) in [("lepus 1\n", "'lepus 1'"), ("lepus 2", "'lepus 2'"), ("", "''"), ("x\x1b\ny", "'x'")] {
             let directory = tempfile::tempdir().unwrap();
             fs::write(directory.path().join("format"), format).unwrap();
-            check_refused(directory.path(), &[shown, "'lepus 1' only"]);
+            check_refused(directory.path(), &[shown, "'lepus 2' only"]);
         }
         let lost = tempfile::tempdir().unwrap();
         drop(DataDir::open(lost.path()).unwrap());

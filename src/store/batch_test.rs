@@ -2,9 +2,10 @@
 
 use super::aligned::AlignedBuffer;
 use super::batch::{self, BATCH_HEAD_OCTETS, Batch, BatchFault, BatchHead};
-use super::extent::{ExtentFault, ExtentHead, extent_octets, put_extent, take_extent};
+use super::extent::{ExtentFault, ExtentHead, extent_octets, take_extent};
+use super::fixture::put_extent;
 use super::queue_segment::{ExtentNote, SegmentContents, put_trailer, read_notes, trailer_octets};
-use super::record::{self, Checkpoint, Entry, Record, RecordFault, Records};
+use super::record::{self, Checkpoint, Entry, LastMessage, Record, RecordFault, Records};
 use crate::message::{BodyView, MessageView};
 use proptest::prelude::*;
 
@@ -13,6 +14,8 @@ use proptest::prelude::*;
 enum Owned {
     Message(Entry, [Vec<u8>; 4]),
     Same(Entry),
+    /// A message that differs from the one before only by its body and its position; only while records are made up.
+    Following(Vec<u8>),
     Settled(u64, u64, u64),
     Delivering(u64, u64),
     Checkpoint(Checkpoint, bool),
@@ -21,12 +24,22 @@ enum Owned {
     Mark,
 }
 
-fn put(out: &mut AlignedBuffer, record: &Owned) {
+/// As the journal does.
+fn put_all(out: &mut AlignedBuffer, records: &[Owned]) {
+    let mut last = None;
+    records.iter().for_each(|record| put(out, record, &mut last));
+}
+
+fn put(out: &mut AlignedBuffer, record: &Owned, last: &mut Option<LastMessage>) {
     match record {
         Owned::Message(entry, [exchange, routing_key, properties, body]) => {
-            let body = BodyView::Slice(body);
-            record::put_message(out, entry, &MessageView { exchange, routing_key, properties, body });
+            let message = MessageView { exchange, routing_key, properties, body: BodyView::Slice(body) };
+            match last {
+                Some(last) => record::put_message_behind(out, last, entry, &message),
+                None => *last = Some(record::put_message(out, entry, &message)),
+            }
         }
+        Owned::Following(_) => unreachable!("it was made a message"),
         Owned::Same(entry) => record::put_same(out, entry),
         Owned::Settled(queue, first, count) => record::put_settled(out, *queue, *first, *count),
         Owned::Delivering(queue, below) => record::put_delivering(out, *queue, *below),
@@ -100,6 +113,7 @@ fn any_record() -> impl Strategy<Value = Owned> {
             |(entry, exchange, key, properties, body)| Owned::Message(entry, [exchange, key, properties, body])
         ),
         any_entry().prop_map(Owned::Same),
+        octets(200).prop_map(Owned::Following),
         any::<(u64, u32, u32)>().prop_map(|(queue, first, count)| Owned::Settled(
             queue,
             u64::from(first),
@@ -113,12 +127,32 @@ fn any_record() -> impl Strategy<Value = Owned> {
     ]
 }
 
+/// Records as they may be: what needs a message before it has one.
+fn possible(records: Vec<Owned>) -> Vec<Owned> {
+    let mut last: Option<(Entry, [Vec<u8>; 4])> = None;
+    let possible = records.into_iter().filter_map(|record| match record {
+        Owned::Message(entry, parts) => {
+            last = Some((entry, parts.clone()));
+            Some(Owned::Message(entry, parts))
+        }
+        Owned::Following(body) => {
+            let (entry, parts) = last.as_mut().filter(|(entry, _)| entry.position < u64::MAX - 1)?;
+            entry.position += 1;
+            parts[3] = body;
+            Some(Owned::Message(*entry, parts.clone()))
+        }
+        Owned::Same(_) if last.is_none() => None,
+        other => Some(other),
+    });
+    possible.collect()
+}
+
 const HEAD: BatchHead = BatchHead { epoch: 3, shard: 2, segment: 9, sequence: 1 << 40 };
 
 fn sealed(records: &[Owned]) -> AlignedBuffer {
     let mut out = AlignedBuffer::new();
     batch::begin(&mut out);
-    records.iter().for_each(|record| put(&mut out, record));
+    put_all(&mut out, records);
     batch::seal(&mut out, &HEAD);
     out
 }
@@ -127,18 +161,7 @@ proptest! {
     /// Goal: what is put into a batch is what is read from it. Method: any records, sealed, other octets behind them.
     #[test]
     fn records_are_read_as_written(records in prop::collection::vec(any_record(), 0..20)) {
-        // Nothing to repeat at the front.
-        let records: Vec<_> =
-            records.into_iter().skip_while(|record| matches!(record, Owned::Same(_))).collect();
-        let first_message = records.iter().position(|record| matches!(record, Owned::Message(..)));
-        let records: Vec<_> = records
-            .into_iter()
-            .enumerate()
-            .filter(|(at, record)| {
-                !matches!(record, Owned::Same(_)) || first_message.is_some_and(|first| first < *at)
-            })
-            .map(|(_, record)| record)
-            .collect();
+        let records = possible(records);
         let mut out = sealed(&records);
         prop_assert_eq!(out.len() % 4096, 0);
         let octets = out.len();
@@ -160,7 +183,7 @@ proptest! {
         at in any::<prop::sample::Index>(),
         bit in 0..8_u8,
     ) {
-        let mut out = sealed(&records);
+        let mut out = sealed(&possible(records));
         let summed = BATCH_HEAD_OCTETS + batch::take(out.as_slice()).expect("it is sound").records.len();
         out.as_mut_slice()[at.index(summed)] ^= 1 << bit;
         prop_assert!(batch::take(out.as_slice()).is_err());
@@ -176,10 +199,11 @@ proptest! {
     ) {
         let mut kinds = garbage.clone();
         if let Some(kind) = kinds.first_mut() {
-            *kind = 1 + *kind % 8;
+            *kind = 1 + *kind % 10;
         }
         let mut out = AlignedBuffer::new();
-        records.iter().for_each(|record| put(&mut out, record));
+        put_all(&mut out, &possible(records));
+        out.push(10);
         for (at, octet) in changes {
             let at = at.index(out.len());
             out.as_mut_slice()[at] = octet;
@@ -207,6 +231,11 @@ fn what_cannot_be_is_a_fault() {
         &[3, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1],
         // Same, with nothing before it.
         &[2, 0, 1, 1],
+        // Next, with nothing before it; behind a message that expires, or has the last position; with a body that is not there.
+        &[10, 0],
+        &[1, 2, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 10, 0],
+        &[1, 0, 1, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0, 10, 0],
+        &[1, 0, 1, 1, 0, 0, 0, 0, 10, 1],
         // A message with a flag that there is not; with a body that is not there.
         &[1, 0x10, 1, 1, 0, 0, 0, 0],
         &[1, 0, 1, 1, 0, 0, 0, 1],
@@ -222,6 +251,64 @@ fn what_cannot_be_is_a_fault() {
         assert!(!whole(octets), "{octets:?}");
         assert_eq!(Records::new(octets).last().map(Result::err), Some(Some(RecordFault)), "{octets:?}");
     }
+}
+
+/// Makes a message another one.
+type Change<'c> = &'c dyn Fn(&mut (Entry, [Vec<u8>; 4]));
+
+/// Goal: a message that only differs from the one before by its body takes little room, any other stands for itself.
+/// Method: the same message again with each thing changed that may differ; what it takes, and what is read.
+#[test]
+fn a_stream_of_messages_is_short() {
+    let first = (
+        Entry { queue: 3, position: 300, ..Entry::default() },
+        [b"x".to_vec(), b"key".to_vec(), vec![16, 0, 2], vec![]],
+    );
+    let check = |is_short: bool, before: Option<Owned>, change: Change<'_>| {
+        let mut next = first.clone();
+        next.0.position += 1;
+        next.1[3] = b"body".to_vec();
+        change(&mut next);
+        let first = Owned::Message(first.0, first.1.clone());
+        let mut records: Vec<Owned> = [first].into_iter().chain(before).collect();
+        let mut out = AlignedBuffer::new();
+        put_all(&mut out, &records);
+        let octets_before = out.len();
+        records.push(Owned::Message(next.0, next.1));
+        out.clear();
+        put_all(&mut out, &records);
+        assert_eq!(out.len() - octets_before == 2 + 4, is_short, "{records:?}");
+        let mut last = None;
+        for (read, written) in Records::new(out.as_slice()).zip(&records) {
+            check_read(read.expect("it was written"), written, &mut last);
+        }
+    };
+    check(true, None, &|_| {});
+    check(true, Some(Owned::Same(Entry::default())), &|_| {});
+    check(true, Some(Owned::Settled(3, 1, 1)), &|_| {});
+    check(false, None, &|(entry, _)| entry.position += 1);
+    check(false, None, &|(entry, _)| entry.position -= 1);
+    check(false, None, &|(entry, _)| entry.queue += 1);
+    check(false, None, &|(entry, _)| entry.priority = 1);
+    check(false, None, &|(entry, _)| entry.delivered = true);
+    check(false, None, &|(entry, _)| entry.forwarded = true);
+    check(false, None, &|(entry, _)| entry.expires_unix_millis = Some(7));
+    check(false, None, &|(_, parts)| parts[0] = b"y".to_vec());
+    check(false, None, &|(_, parts)| parts[1] = b"kez".to_vec());
+    check(false, None, &|(_, parts)| parts[2][2] = 1);
+    // The same octets, otherwise divided.
+    check(false, None, &|(_, parts)| {
+        parts[0] = b"xk".to_vec();
+        parts[1] = b"ey".to_vec();
+    });
+    let expiring = Entry { expires_unix_millis: Some(7), ..first.0 };
+    let mut out = AlignedBuffer::new();
+    put_all(&mut out, &[Owned::Message(expiring, first.1.clone())]);
+    let octets = out.len();
+    let next = Entry { position: 301, ..expiring };
+    out.clear();
+    put_all(&mut out, &[Owned::Message(expiring, first.1.clone()), Owned::Message(next, first.1.clone())]);
+    assert!(out.len() - octets > 16, "each has its own time to expire");
 }
 
 /// Goal: what is behind a batch that is cut off is not taken for its end. Method: cut at each octet that counts.
@@ -249,6 +336,7 @@ fn head(number: u64) -> ExtentHead {
         unix_offset_millis: 1 << 41,
         image_octets: 0,
         bodies_octets: 0,
+        block_octets: 77,
     }
 }
 

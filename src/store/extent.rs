@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! magic 8 (the last of them the format), checksum 4, priority 1, zeros 3, count 4, persistent count 4, image octets 4,
-//! bodies octets 4, queue 8, persistent octets 8, first position 8, last position 8, unix offset 8, zeros up to 128
+//! bodies octets 4, block octets 4, queue 8, persistent octets 8, first position 8, last position 8, unix offset 8, zeros up to 128
 //! image, bodies, then zeros up to whole pages
 //! ```
 //!
@@ -14,12 +14,12 @@ use super::aligned::{AlignedBuffer, PAGE_OCTETS};
 /// The header, in octets.
 pub const EXTENT_HEAD_OCTETS: usize = 128;
 
-const MAGIC: [u8; 8] = *b"LepusE\r\x01";
+const MAGIC: [u8; 8] = *b"LepusE\r\x02";
 const CHECKSUM_AT: usize = 8;
 /// The part of the header behind the checksum that says something.
 const FIELDS_AT: usize = 12;
 /// What the fields of a head take, in octets.
-pub(super) const FIELDS_OCTETS: usize = 60;
+pub(super) const FIELDS_OCTETS: usize = 64;
 const _: () = assert!(FIELDS_AT + FIELDS_OCTETS <= EXTENT_HEAD_OCTETS);
 
 /// What an extent says of itself.
@@ -45,6 +45,8 @@ pub struct ExtentHead {
     pub image_octets: u32,
     /// Large bodies, one after the other, in octets.
     pub bodies_octets: u32,
+    /// What the block takes in memory, in octets.
+    pub block_octets: u32,
 }
 
 impl ExtentHead {
@@ -93,23 +95,23 @@ pub fn extent_octets(image_octets: usize, bodies_octets: usize) -> usize {
     (EXTENT_HEAD_OCTETS + image_octets + bodies_octets).next_multiple_of(PAGE_OCTETS)
 }
 
-/// Appends an extent to whole pages. The lengths in `head` are not read but taken from `image` and `bodies`.
-pub fn put_extent(out: &mut AlignedBuffer, head: &ExtentHead, image: &[u8], bodies: &[&[u8]]) {
+/// Begins an extent behind whole pages: its image is to be appended, and then the large bodies. Returns where it begins.
+pub fn begin_extent(out: &mut AlignedBuffer) -> usize {
     let start = out.len();
     assert!(start.is_multiple_of(PAGE_OCTETS), "an extent begins at a page");
-    let bodies_octets: usize = bodies.iter().map(|body| body.len()).sum();
-    let head = ExtentHead { image_octets: count(image.len()), bodies_octets: count(bodies_octets), ..*head };
-    // One growth at most.
-    out.spare(extent_octets(image.len(), bodies_octets));
     out.resize(start + EXTENT_HEAD_OCTETS);
+    start
+}
+
+/// Completes the extent that begins at `start`: fills its header in and pads it to whole pages. The length of the image is not
+/// read from `head` but follows from what was appended.
+pub fn finish_extent(out: &mut AlignedBuffer, start: usize, head: &mut ExtentHead) {
     let octets = &mut out.as_mut_slice()[start..];
+    let image_octets = (octets.len() - EXTENT_HEAD_OCTETS).checked_sub(head.bodies_octets as usize);
+    let image_octets = image_octets.expect("bodies were appended");
+    head.image_octets = u32::try_from(image_octets).expect("an extent is shorter than 4 GiB");
     octets[..8].copy_from_slice(&MAGIC);
-    put_fields(&mut octets[FIELDS_AT..], &head);
-    out.extend_from_slice(image);
-    for body in bodies {
-        out.extend_from_slice(body);
-    }
-    let octets = &mut out.as_mut_slice()[start..];
+    put_fields(&mut octets[FIELDS_AT..], head);
     let checksum = crc32c::crc32c(octets);
     octets[CHECKSUM_AT..FIELDS_AT].copy_from_slice(&checksum.to_le_bytes());
     out.pad_to_page();
@@ -146,12 +148,12 @@ pub fn take_extent(octets: &[u8]) -> Result<Extent<'_>, ExtentFault> {
 /// Writes the fields of `head` to the front of `out`.
 pub(super) fn put_fields(out: &mut [u8], head: &ExtentHead) {
     out[..4].copy_from_slice(&[head.priority, 0, 0, 0]);
-    let shorts = [head.count, head.persistent_count, head.image_octets, head.bodies_octets];
-    for (to, short) in out[4..20].chunks_exact_mut(4).zip(shorts) {
+    let shorts = [head.count, head.persistent_count, head.image_octets, head.bodies_octets, head.block_octets];
+    for (to, short) in out[4..24].chunks_exact_mut(4).zip(shorts) {
         to.copy_from_slice(&short.to_le_bytes());
     }
     let longs = [head.queue, head.persistent_octets, head.first_position, head.last_position, head.unix_offset_millis];
-    for (to, long) in out[20..FIELDS_OCTETS].chunks_exact_mut(8).zip(longs) {
+    for (to, long) in out[24..FIELDS_OCTETS].chunks_exact_mut(8).zip(longs) {
         to.copy_from_slice(&long.to_le_bytes());
     }
 }
@@ -167,14 +169,11 @@ pub(super) fn take_fields(octets: &[u8]) -> Option<ExtentHead> {
         persistent_count: short(8),
         image_octets: short(12),
         bodies_octets: short(16),
-        queue: long(20),
-        persistent_octets: long(28),
-        first_position: long(36),
-        last_position: long(44),
-        unix_offset_millis: long(52),
+        block_octets: short(20),
+        queue: long(24),
+        persistent_octets: long(32),
+        first_position: long(40),
+        last_position: long(48),
+        unix_offset_millis: long(56),
     })
-}
-
-fn count(octets: usize) -> u32 {
-    u32::try_from(octets).expect("an extent is shorter than 4 GiB")
 }

@@ -2,6 +2,7 @@
 
 use super::aligned::AlignedBuffer;
 use super::disk::DiskRequest;
+use super::extent::{ExtentHead, begin_extent, finish_extent};
 use super::journal::{Journal, JournalOptions};
 use super::names::SegmentName;
 use super::record::Entry;
@@ -29,6 +30,15 @@ pub fn with_message<R>(number: u64, body_octets: usize, act: impl FnOnce(&Messag
 /// An entry without anything special.
 pub fn entry(queue: u64, position: u64) -> Entry {
     Entry { queue, position, ..Entry::default() }
+}
+
+/// Appends an extent with that image and these bodies.
+pub fn put_extent(out: &mut AlignedBuffer, head: &ExtentHead, image: &[u8], bodies: &[&[u8]]) {
+    let start = begin_extent(out);
+    out.extend_from_slice(image);
+    bodies.iter().for_each(|body| out.extend_from_slice(body));
+    let bodies_octets = u32::try_from(bodies.concat().len()).expect("short");
+    finish_extent(out, start, &mut ExtentHead { bodies_octets, ..*head });
 }
 
 /// A journal with a disk in memory.

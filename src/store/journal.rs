@@ -8,7 +8,7 @@ use super::aligned::AlignedBuffer;
 use super::batch::{self, BATCH_HEAD_OCTETS, BatchHead};
 use super::disk::DiskRequest;
 use super::hold::Hold;
-use super::record::{self, Checkpoint, Entry};
+use super::record::{self, Checkpoint, Entry, LastMessage};
 use crate::limits::{
     CHECKPOINT_RANGES_MAX, JOURNAL_BATCH_OCTETS_MAX, JOURNAL_COMMIT_OCTETS, JOURNAL_PENDING_OCTETS_MAX,
     JOURNAL_SPARE_OCTETS_MAX,
@@ -82,8 +82,8 @@ pub struct Journal {
     gathering: AlignedBuffer,
     gathering_sequence: u64,
     last_settled: Option<LastSettled>,
-    /// Whether a Message record is in the gathering batch.
-    has_message: bool,
+    /// The last message in the gathering batch.
+    last_message: Option<LastMessage>,
     /// Whether nothing but marks is in it.
     is_mark: bool,
     cut: VecDeque<Cut>,
@@ -130,7 +130,7 @@ impl Journal {
             gathering,
             gathering_sequence: FIRST_SEQUENCE,
             last_settled: None,
-            has_message: false,
+            last_message: None,
             is_mark: true,
             cut: VecDeque::new(),
             cut_octets_held: 0,
@@ -157,8 +157,10 @@ impl Journal {
     /// Puts in that a message came into a queue.
     #[inline]
     pub fn put_message(&mut self, entry: &Entry, message: &MessageView<'_>) {
-        record::put_message(&mut self.gathering, entry, message);
-        self.has_message = true;
+        match &mut self.last_message {
+            Some(last) => record::put_message_behind(&mut self.gathering, last, entry, message),
+            None => self.last_message = Some(record::put_message(&mut self.gathering, entry, message)),
+        }
         self.after_put();
     }
 
@@ -166,7 +168,7 @@ impl Journal {
     /// [`can_repeat`](Self::can_repeat) says so, after no other message.
     #[inline]
     pub fn put_same(&mut self, entry: &Entry) {
-        assert!(self.has_message, "repeated a message that is not in this batch");
+        assert!(self.last_message.is_some(), "repeated a message that is not in this batch");
         record::put_same(&mut self.gathering, entry);
         self.after_put();
     }
@@ -174,7 +176,7 @@ impl Journal {
     /// Whether the message that was put last is in the batch that the next record goes into.
     #[inline]
     pub fn can_repeat(&self) -> bool {
-        self.has_message
+        self.last_message.is_some()
     }
 
     /// Puts in that positions are gone. What follows the positions of the record before is taken into that.
@@ -251,7 +253,7 @@ impl Journal {
         self.cut.push_back(Cut { octets, is_mark: self.is_mark });
         self.gathering_sequence += 1;
         self.last_settled = None;
-        self.has_message = false;
+        self.last_message = None;
         self.is_mark = true;
         self.hold.begin_batch();
     }

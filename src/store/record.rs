@@ -14,10 +14,14 @@
 //! 7 ColdGone   queue v, file v
 //! 8 Mark
 //! 9 Oldest     segment v
+//! 10 Next      body octets v, body
 //! ```
 //!
-//! Each begins with the octet of its kind. It knows nothing of batches: that [`Same`](Record::Message) refers to the last
-//! `Message` before it holds within what was given to one [`Records`].
+//! Each begins with the octet of its kind. `Next` is a message that came into the same queue right behind the last `Message` or
+//! `Next`, with the same flags, priority, exchange, key and properties, and without an expiration: of most streams of messages all
+//! but the first are so. It takes 2 octets besides the body, instead of 18 or more.
+//!
+//! It knows nothing of batches: that `Same` and `Next` refer to what is before them holds within what was given to one [`Records`].
 
 use super::aligned::AlignedBuffer;
 use super::varint::{self, VARINT_OCTETS_MAX};
@@ -32,6 +36,7 @@ const COLD_FILE: u8 = 6;
 const COLD_GONE: u8 = 7;
 const MARK: u8 = 8;
 const OLDEST: u8 = 9;
+const NEXT: u8 = 10;
 
 const DELIVERED: u8 = 1;
 const HAS_EXPIRY: u8 = 1 << 1;
@@ -97,7 +102,7 @@ pub enum Record<'a> {
     Message {
         /// Where.
         entry: Entry,
-        /// What; also where the record only repeats the message before it.
+        /// What; also where the record refers to the message before it.
         message: MessageView<'a>,
     },
     /// These positions are gone: acknowledged, expired, dropped, rejected.
@@ -152,11 +157,41 @@ pub enum Record<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordFault;
 
+/// The last message that was appended: the next one may refer to it.
+#[derive(Debug)]
+pub(super) struct LastMessage {
+    entry: Entry,
+    /// Where its exchange, key and properties lie, one behind the other, in octets from the front.
+    texts_at: usize,
+    exchange_octets: usize,
+    key_octets: usize,
+    properties_octets: usize,
+}
+
+impl LastMessage {
+    /// Whether a message only differs from this one, which lies in `octets`, by its body, and came in right behind it.
+    #[inline]
+    fn is_followed_by(&self, octets: &[u8], entry: &Entry, message: &MessageView<'_>) -> bool {
+        let MessageView { exchange, routing_key, properties, .. } = message;
+        let next = Entry { position: self.entry.position + 1, ..self.entry };
+        let lengths = (exchange.len(), routing_key.len(), properties.len());
+        *entry == next
+            && entry.expires_unix_millis.is_none()
+            && lengths == (self.exchange_octets, self.key_octets, self.properties_octets)
+            && {
+                let (exchange_now, rest) = octets[self.texts_at..].split_at(exchange.len());
+                let (key_now, rest) = rest.split_at(routing_key.len());
+                *routing_key == key_now && *exchange == exchange_now && *properties == &rest[..properties.len()]
+            }
+    }
+}
+
 /// Appends a message. What it costs is one look at the room, and copies.
 #[inline]
-pub(super) fn put_message(out: &mut AlignedBuffer, entry: &Entry, message: &MessageView<'_>) {
+pub(super) fn put_message(out: &mut AlignedBuffer, entry: &Entry, message: &MessageView<'_>) -> LastMessage {
     let body = message.body.octets();
     let octets = message.exchange.len() + message.routing_key.len() + message.properties.len() + body.len();
+    let texts_base = out.len();
     let room = out.spare(RECORD_HEAD_OCTETS_MAX + octets);
     let (head, _) = room.split_first_chunk_mut::<RECORD_HEAD_OCTETS_MAX>().expect("room was made");
     let mut at = put_place(head, MESSAGE, entry);
@@ -172,6 +207,34 @@ pub(super) fn put_message(out: &mut AlignedBuffer, entry: &Entry, message: &Mess
         rest = behind;
     }
     out.advance(at + octets);
+    LastMessage {
+        entry: *entry,
+        texts_at: texts_base + at,
+        exchange_octets: message.exchange.len(),
+        key_octets: message.routing_key.len(),
+        properties_octets: message.properties.len(),
+    }
+}
+
+/// Appends a message behind `last`, the last one of what is in `out`: as one that refers to that, where it can.
+#[inline]
+pub(super) fn put_message_behind(
+    out: &mut AlignedBuffer,
+    last: &mut LastMessage,
+    entry: &Entry,
+    message: &MessageView<'_>,
+) {
+    if !last.is_followed_by(out.as_slice(), entry, message) {
+        *last = put_message(out, entry, message);
+        return;
+    }
+    last.entry.position += 1;
+    let body = message.body.octets();
+    let room = out.spare(1 + VARINT_OCTETS_MAX + body.len());
+    room[0] = NEXT;
+    let at = varint::put(room, 1, body.len() as u64);
+    room[at..at + body.len()].copy_from_slice(body);
+    out.advance(at + body.len());
 }
 
 /// Appends that the last message before it came into another queue too.
@@ -292,23 +355,25 @@ fn short_count(short_string: &[u8]) -> u8 {
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     rest: &'a [u8],
-    last_message: Option<MessageView<'a>>,
+    /// The last message, and where it came to first.
+    last: Option<(Entry, MessageView<'a>)>,
 }
 
 impl<'a> Records<'a> {
     /// Those of one batch.
     pub fn new(octets: &'a [u8]) -> Records<'a> {
-        Records { rest: octets, last_message: None }
+        Records { rest: octets, last: None }
     }
 
     fn take(&mut self) -> Option<Record<'a>> {
         let kind = self.take_octet()?;
         Some(match kind {
             MESSAGE => self.take_message()?,
+            NEXT => self.take_next()?,
             SAME => {
                 let (flags, mut entry) = self.take_place()?;
                 self.take_optional(flags, &mut entry)?;
-                Record::Message { entry, message: self.last_message? }
+                Record::Message { entry, message: self.last?.1 }
             }
             SETTLED => {
                 let (queue, first, count) = (self.number()?, self.number()?, self.number()?);
@@ -338,7 +403,16 @@ impl<'a> Records<'a> {
             properties: self.take_octets(properties_octets)?,
             body: BodyView::Slice(self.take_octets(body_octets)?),
         };
-        self.last_message = Some(message);
+        self.last = Some((entry, message));
+        Some(Record::Message { entry, message })
+    }
+
+    fn take_next(&mut self) -> Option<Record<'a>> {
+        let (last, message) = self.last.filter(|(last, _)| last.expires_unix_millis.is_none())?;
+        let entry = Entry { position: last.position.checked_add(1).filter(|position| *position < u64::MAX)?, ..last };
+        let body_octets = usize::try_from(self.number()?).ok()?;
+        let message = MessageView { body: BodyView::Slice(self.take_octets(body_octets)?), ..message };
+        self.last = Some((entry, message));
         Some(Record::Message { entry, message })
     }
 

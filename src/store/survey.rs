@@ -201,7 +201,8 @@ fn next_extent(
 mod tests {
     use super::*;
     use crate::store::aligned::AlignedBuffer;
-    use crate::store::extent::{ExtentHead, put_extent};
+    use crate::store::extent::ExtentHead;
+    use crate::store::fixture::put_extent;
     use crate::store::fixture::{Bench, SEGMENT_OCTETS, entry, read_file, with_message};
     use crate::store::queue_segment::put_trailer;
 

@@ -1,11 +1,11 @@
 //! Whole numbers in as few octets as they need: LEB128, seven bits an octet, the lowest first.
 
 /// The longest one, in octets.
-pub const VARINT_OCTETS_MAX: usize = 10;
+pub(crate) const VARINT_OCTETS_MAX: usize = 10;
 
 /// Writes `number` to `out` from `at` on, and returns where it ends.
 #[inline]
-pub(super) fn put(out: &mut [u8], at: usize, number: u64) -> usize {
+pub(crate) fn put(out: &mut [u8], at: usize, number: u64) -> usize {
     let mut at = at;
     let mut rest = number;
     while rest >= 0x80 {
@@ -21,7 +21,7 @@ pub(super) fn put(out: &mut [u8], at: usize, number: u64) -> usize {
 ///
 /// Returns `None` where it is cut off or does not fit into 64 bits; `input` is of no use then.
 #[inline]
-pub(super) fn take(input: &mut &[u8]) -> Option<u64> {
+pub(crate) fn take(input: &mut &[u8]) -> Option<u64> {
     let mut number = 0_u64;
     for shift in (0..64).step_by(7) {
         let (octet, rest) = input.split_first()?;
