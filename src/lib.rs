@@ -65,7 +65,7 @@
 //!
 //! | Floor | Module | Subject |
 //! | --- | --- | --- |
-//! | 0 | [`limits`], [`metrics`] | every bound with its unit; plain counters |
+//! | 0 | [`limits`], [`metrics`], [`short_octets`] | every bound with its unit; plain counters; quick copies of few octets |
 //! | 1 | [`protocol`] | octets to values and back: frames, methods (from one table), field tables, properties, exceptions |
 //! | 2 | [`message`], [`routing`] | one immutable message; direct, fanout, topic and headers matchers |
 //! | 3 | [`store`] | what is on disk: journals, queue segment files, replay. Drivers (blocking threads): `disk_thread`, `files` |
@@ -109,6 +109,7 @@ pub mod queue;
 pub mod routing;
 pub mod server;
 pub mod shard;
+pub mod short_octets;
 pub mod store;
 #[cfg(test)]
 mod tidy;

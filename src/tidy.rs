@@ -9,10 +9,10 @@ use std::path::Path;
 const FLOORS: [(&str, u8); 14] = [
     ("limits", 0),
     ("metrics", 0),
+    ("short_octets", 0),
     ("protocol", 1),
     ("message", 2),
     ("routing", 2),
-    ("store", 3),
     ("definitions", 3),
     ("store", 3),
     ("queue", 4),

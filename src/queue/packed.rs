@@ -13,6 +13,7 @@
 
 use super::record::{Labels, Record, StoredBody};
 use crate::message::{BodyView, MessageView};
+use crate::short_octets;
 use crate::store::{AlignedBuffer, VARINT_OCTETS_MAX, put_varint, take_varint};
 
 /// It has a position.
@@ -52,7 +53,7 @@ impl<'a> Packer<'a> {
         };
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
         let has_gap = labels.position.is_some_and(|position| position != self.position_next);
-        let has_texts = text_lengths != self.text_lengths || texts != self.texts;
+        let has_texts = text_lengths != self.text_lengths || !short_octets::are_equal(texts, self.texts);
         let body_octets = body.map_or(0, <[u8]>::len);
         let room = out.spare(HEAD_OCTETS_MAX + texts.len() + body_octets);
         room[0] = flag(labels.position.is_some(), HAS_POSITION)

@@ -10,6 +10,7 @@
 
 use super::Position;
 use crate::message::MessageView;
+use crate::short_octets::put;
 
 /// The fixed part, in octets.
 const HEAD_OCTETS: usize = 12;
@@ -80,34 +81,6 @@ pub(super) fn write(out: &mut [u8], message: &MessageView<'_>, labels: &Labels, 
     rest = put(rest, message.properties);
     rest = put(rest, body_octets);
     debug_assert!(rest.is_empty(), "the record is as long as was said");
-}
-
-/// Copies `octets` to the front of `out` and returns what is behind them. Short ones, which most are, cost two moves
-/// that overlap instead of a call.
-#[inline]
-fn put<'o>(out: &'o mut [u8], octets: &[u8]) -> &'o mut [u8] {
-    let (to, rest) = out.split_at_mut(octets.len());
-    match octets.len() {
-        0 => {}
-        1..4 => to.iter_mut().zip(octets).for_each(|(to, octet)| *to = *octet),
-        4..8 => put_ends::<4>(to, octets),
-        8..16 => put_ends::<8>(to, octets),
-        16..=32 => put_ends::<16>(to, octets),
-        _ => to.copy_from_slice(octets),
-    }
-    rest
-}
-
-/// Copies the first and the last `N` octets of `from`, which are all of it if it is no longer than twice that.
-#[inline]
-fn put_ends<const N: usize>(to: &mut [u8], from: &[u8]) {
-    let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) else { return };
-    if let Some(to) = to.first_chunk_mut::<N>() {
-        *to = *first;
-    }
-    if let Some(to) = to.last_chunk_mut::<N>() {
-        *to = *last;
-    }
 }
 
 fn count(octets: usize) -> u32 {
@@ -289,19 +262,6 @@ mod tests {
                     check(labels, BodyPlace::Beside(u32::MAX));
                 }
             }
-        }
-    }
-
-    /// Goal: octets are copied whole, whatever their length.
-    /// Method: all lengths around the bounds between the ways of copying, into a buffer that is longer by three.
-    #[test]
-    fn octets_of_any_length_are_put() {
-        let octets: Vec<u8> = (1..=100).collect();
-        for length in 0..octets.len() {
-            let mut out = vec![0; length + 3];
-            assert_eq!(put(&mut out, &octets[..length]), [0; 3]);
-            assert_eq!(out[..length], octets[..length]);
-            assert_eq!(out[length..], [0; 3]);
         }
     }
 }

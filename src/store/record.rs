@@ -26,6 +26,7 @@
 use super::aligned::AlignedBuffer;
 use super::varint::{self, VARINT_OCTETS_MAX};
 use crate::message::{BodyView, MessageView};
+use crate::short_octets::{self, are_equal};
 
 const MESSAGE: u8 = 1;
 const SAME: u8 = 2;
@@ -160,12 +161,15 @@ pub struct RecordFault;
 /// The last message that was appended: the next one may refer to it.
 #[derive(Debug)]
 pub(super) struct LastMessage {
-    entry: Entry,
+    queue: u64,
+    position: u64,
+    priority: u8,
+    flags: u8,
+    exchange_octets: u8,
+    key_octets: u8,
+    properties_octets: usize,
     /// Where its exchange, key and properties lie, one behind the other, in octets from the front.
     texts_at: usize,
-    exchange_octets: usize,
-    key_octets: usize,
-    properties_octets: usize,
 }
 
 impl LastMessage {
@@ -173,15 +177,19 @@ impl LastMessage {
     #[inline]
     fn is_followed_by(&self, octets: &[u8], entry: &Entry, message: &MessageView<'_>) -> bool {
         let MessageView { exchange, routing_key, properties, .. } = message;
-        let next = Entry { position: self.entry.position + 1, ..self.entry };
-        let lengths = (exchange.len(), routing_key.len(), properties.len());
-        *entry == next
+        entry.position == self.position + 1
+            && entry.queue == self.queue
+            && (entry.priority, entry.flags()) == (self.priority, self.flags)
             && entry.expires_unix_millis.is_none()
-            && lengths == (self.exchange_octets, self.key_octets, self.properties_octets)
+            && exchange.len() == usize::from(self.exchange_octets)
+            && routing_key.len() == usize::from(self.key_octets)
+            && properties.len() == self.properties_octets
             && {
                 let (exchange_now, rest) = octets[self.texts_at..].split_at(exchange.len());
                 let (key_now, rest) = rest.split_at(routing_key.len());
-                *routing_key == key_now && *exchange == exchange_now && *properties == &rest[..properties.len()]
+                are_equal(routing_key, key_now)
+                    && are_equal(exchange, exchange_now)
+                    && are_equal(properties, &rest[..properties.len()])
             }
     }
 }
@@ -202,17 +210,18 @@ pub(super) fn put_message(out: &mut AlignedBuffer, entry: &Entry, message: &Mess
     at = put_optional(head, at, entry);
     let mut rest = &mut room[at..];
     for part in [message.exchange, message.routing_key, message.properties, body] {
-        let (to, behind) = rest.split_at_mut(part.len());
-        to.copy_from_slice(part);
-        rest = behind;
+        rest = short_octets::put(rest, part);
     }
     out.advance(at + octets);
     LastMessage {
-        entry: *entry,
-        texts_at: texts_base + at,
-        exchange_octets: message.exchange.len(),
-        key_octets: message.routing_key.len(),
+        queue: entry.queue,
+        position: entry.position,
+        priority: entry.priority,
+        flags: entry.flags(),
+        exchange_octets: short_count(message.exchange),
+        key_octets: short_count(message.routing_key),
         properties_octets: message.properties.len(),
+        texts_at: texts_base + at,
     }
 }
 
@@ -228,12 +237,12 @@ pub(super) fn put_message_behind(
         *last = put_message(out, entry, message);
         return;
     }
-    last.entry.position += 1;
+    last.position += 1;
     let body = message.body.octets();
     let room = out.spare(1 + VARINT_OCTETS_MAX + body.len());
     room[0] = NEXT;
     let at = varint::put(room, 1, body.len() as u64);
-    room[at..at + body.len()].copy_from_slice(body);
+    short_octets::put(&mut room[at..], body);
     out.advance(at + body.len());
 }
 
