@@ -71,7 +71,7 @@ mod tests {
         let octets: Vec<u8> = (1..=100).collect();
         for length in 0..octets.len() {
             let one = &octets[..length];
-            assert!(are_equal(one, &one.to_vec()));
+            assert!(are_equal(one, &octets.clone()[..length]));
             assert!(!are_equal(one, &octets[..=length]) && !are_equal(&octets[..=length], one));
             for at in 0..length {
                 let mut other = one.to_vec();

@@ -19,6 +19,9 @@ const BESIDE_OCTETS_MAX: usize = 256 << 10;
 /// An empty block of up to this size, in octets, is kept for the messages to come.
 const BLOCK_OCTETS_RETAINED: usize = 4 << 10;
 
+/// So many blocks are kept for those to come, at most.
+const SPARE_BLOCKS_MAX: usize = 8;
+
 pub(super) const NO_BLOCK: u32 = u32::MAX;
 /// No copy on disk.
 pub(super) const NO_EXTENT: u32 = u32::MAX;
@@ -179,8 +182,8 @@ pub(super) struct BlockStore {
     pub bodies: Bodies,
     /// The size of all blocks.
     pub octets: usize,
-    /// A block's memory of the largest size for the next one, while there are others of that size.
-    spare: Option<Box<[u8]>>,
+    /// Memory of blocks of the largest size for the next ones: no more than there is in use.
+    spare: Vec<Box<[u8]>>,
     /// The segment of the journal that what is appended lies in, or a later one.
     pub segment: u32,
     /// What is on disk, if anything ever was.
@@ -194,7 +197,7 @@ impl Default for BlockStore {
             vacant: vec![],
             bodies: Bodies::default(),
             octets: 0,
-            spare: None,
+            spare: vec![],
             segment: NO_SEGMENT,
             cold: None,
         }
@@ -273,7 +276,7 @@ impl BlockStore {
         let size = needed.max(chain.block_octets_next);
         // Also where a record has a block of its own: else none of its kind would ever share one.
         chain.block_octets_next = (2 * chain.block_octets_next).min(BLOCK_OCTETS_MAX);
-        let spare = if size == BLOCK_OCTETS_MAX { self.spare.take() } else { None };
+        let spare = if size == BLOCK_OCTETS_MAX { self.spare.pop() } else { None };
         let octets = spare.unwrap_or_else(|| vec![0; size].into_boxed_slice());
         self.octets += size;
         if let Some(tail) = empty_tail {
@@ -411,11 +414,10 @@ impl BlockStore {
         block.is_passed = false;
         block.is_loading = false;
         self.octets -= octets.len();
-        if self.octets < BLOCK_OCTETS_MAX {
-            self.spare = None;
-        } else if octets.len() == BLOCK_OCTETS_MAX {
-            self.spare = Some(octets);
+        if octets.len() == BLOCK_OCTETS_MAX && self.spare.len() < SPARE_BLOCKS_MAX {
+            self.spare.push(octets);
         }
+        self.spare.truncate(self.octets / BLOCK_OCTETS_MAX);
         if !block.is_tail {
             self.vacant.push(u32::try_from(index).expect("a block's index has 32 bits"));
         }
@@ -424,7 +426,7 @@ impl BlockStore {
     /// The memory held, unused room counted. Constant time.
     pub fn octets_held(&self) -> u64 {
         let table = self.blocks.capacity() * size_of::<Block>() + self.vacant.capacity() * size_of::<u32>();
-        let spare = self.spare.as_ref().map_or(0, |octets| octets.len());
+        let spare = self.spare.len() * (BLOCK_OCTETS_MAX + size_of::<Box<[u8]>>());
         let cold = self.cold.as_ref().map_or(0, |cold| cold.octets_held());
         (self.octets + spare + table) as u64 + self.bodies.octets_held() + cold
     }

@@ -6,14 +6,10 @@
 //! a growing file 377. `O_DSYNC` instead of `fdatasync` was within the noise, now faster and now slower.) A thread costs 6 to 7
 //! us there and back, the ring of the bell counted.
 //!
-//! Commits are made on the core that their shard is pinned to. Left to itself, their thread is moved to another core and back for
-//! each of them, and where cores sleep in between, each move wakes one: of 1,000 confirms a second, one at a time, 1 % took more
-//! than 780 us then, and more than 430 to 580 us on the shard's core (2 virtual cores); at full load it costs 8 to 15 % less CPU
-//! time a message.
-//!
 //! Where a disk fails, the process ends: what a failed sync has lost, no later one brings back.
 
 use super::aligned::{AlignedBuffer, PAGE_OCTETS};
+use super::commit_core::CommitCore;
 use super::damage::{Damage, DamageKind, StoreError, remedy};
 use super::disk::{ColdFileId, ColdPlace, DiskReply, DiskRequest};
 use super::files::{
@@ -21,7 +17,6 @@ use super::files::{
 };
 use super::names::{QUEUES_DIRECTORY, cold_path, queue_directory};
 use ahash::AHashSet;
-use core_affinity::CoreId;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -42,7 +37,7 @@ pub struct DiskStart {
     pub files: Arc<StoreFiles>,
     /// Whose threads they are.
     pub shard: u16,
-    /// The core that the shard is pinned to, if any: commits are made there too.
+    /// The core that the shard is pinned to, if any.
     pub core: Option<usize>,
     /// Called after each reply, on the thread that made it: wakes the shard.
     pub notify: Box<dyn Fn() + Send + Sync>,
@@ -72,13 +67,10 @@ impl DiskThreads {
         let mut threads =
             DiskThreads { journal: None, cold: None, replies, threads: Vec::new(), files: Arc::clone(&files) };
         let (directory, directory_cold) = (files.directory().to_owned(), files.directory().to_owned());
-        let mut disk = JournalDisk { files: Arc::clone(&files), shard, opened: None };
+        let mut disk = JournalDisk { files: Arc::clone(&files), shard, core: None, opened: None };
         let (reply_commits, notify_commits) = (reply.clone(), Arc::clone(&notify));
         threads.threads.push(thread::Builder::new().name(format!("journal-{shard}")).spawn(move || {
-            if let Some(id) = core {
-                // Where it fails, commits are slower.
-                core_affinity::set_for_current(CoreId { id });
-            }
+            disk.core = CommitCore::new(core);
             serve(&commits, &reply_commits, &*notify_commits, &directory, |request| disk.execute(request));
         })?);
         threads.journal = Some(journal);
@@ -161,6 +153,7 @@ fn failed_at(path: &std::path::Path, operation: &'static str, offset: u64) -> im
 struct JournalDisk {
     files: Arc<StoreFiles>,
     shard: u16,
+    core: Option<CommitCore>,
     opened: Option<(u64, PathBuf, File)>,
 }
 
@@ -170,6 +163,9 @@ impl JournalDisk {
             unreachable!("the journal's thread does nothing but commits")
         };
         assert!(octets.len().is_multiple_of(PAGE_OCTETS), "a batch is whole pages");
+        if let Some(core) = &mut self.core {
+            core.prepare(octets.len());
+        }
         if self.opened.as_ref().is_none_or(|(opened, _, _)| *opened != segment) {
             let path = self.files.segment_path(self.shard, segment);
             let file = open_direct(&path, OpenOptions::new().write(true)).map_err(failed(&path, "open"))?;

@@ -10,6 +10,7 @@
 
 pub mod aligned;
 pub mod batch;
+mod commit_core;
 pub mod damage;
 pub mod disk;
 pub mod disk_thread;
