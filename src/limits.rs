@@ -80,6 +80,8 @@ const _: () = assert!(WHOLE_MESSAGE_OCTETS_MAX <= READ_OCTETS);
 pub const JOURNAL_SEGMENT_OCTETS: u64 = 32 << 20;
 /// A batch of the journal that has got so long is ended, in octets. One more message may be in it.
 pub const JOURNAL_BATCH_OCTETS_MAX: usize = 4 << 20;
+/// A commit from so many octets on is long: it is not worth while to wait for it awake, but to make it on another core. In octets.
+pub const JOURNAL_LONG_COMMIT_OCTETS: usize = 128 << 10;
 /// A batch of the journal that has got so long is written also if nobody waits for it, in octets.
 pub const JOURNAL_COMMIT_OCTETS: usize = 256 << 10;
 /// What may wait to be written to a shard's journal before publishers have to wait, in octets.

@@ -12,11 +12,13 @@ use super::{
     control_message::ControlRequest,
     mesh::{Links, Mail},
     socket::{self, REST, Socket},
+    watch::{self, Watch},
 };
 use crate::{
     definitions::Definitions,
-    limits::{FRAME_OCTETS_MAX, READ_OCTETS},
+    limits::{FRAME_OCTETS_MAX, JOURNAL_LONG_COMMIT_OCTETS, READ_OCTETS},
     store::{
+        DiskReply, DiskRequest,
         damage::remedy,
         disk_thread::{DISK_FAILED_EXIT_CODE, DiskThreads},
         journal::JournalCounters,
@@ -56,8 +58,8 @@ const COLLECTED_OCTETS_MIN: u64 = 1 << 20;
 const COLLECTIONS: u32 = 3;
 /// glommio 0.9 can park with runnable tasks when its preempt timer fires: it never does.
 const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
-/// How long a shard that has its core to itself looks for work before it sleeps.
-const SPIN: Duration = Duration::from_micros(200);
+/// As short as a timer may be: it goes off when I/O was looked for and no task can run.
+const PAUSE: Duration = Duration::from_micros(1);
 /// Below this part of the limit, in percent, memory is no longer short.
 const MEMORY_RELIEF_PERCENT: u64 = 90;
 
@@ -108,7 +110,7 @@ pub struct ShardStart {
     pub links: Links,
     /// The core that it is pinned to.
     pub core: Option<usize>,
-    /// Whether it spins before it sleeps.
+    /// Whether it watches for work before it sleeps, whatever it has done.
     pub busy_poll: bool,
     /// Entries of each of the executor's rings.
     pub ring_entries: usize,
@@ -149,6 +151,7 @@ pub(super) struct EventLoop {
     disk_was_short: bool,
     /// Whether a timer is set for when the journal is to be looked at without anything coming in.
     is_holding: bool,
+    watch: Watch,
     collect_memory: fn(),
     /// The most memory that was held since it was last given back.
     octets_held_most: u64,
@@ -170,14 +173,11 @@ pub(super) struct EventLoop {
 /// Where the executor can't be made.
 pub fn run(start: ShardStart, started: impl FnOnce()) -> Result<(), String> {
     let placement = start.core.map_or(Placement::Unbound, Placement::Fixed);
-    let mut builder = LocalExecutorBuilder::new(placement)
+    let builder = LocalExecutorBuilder::new(placement)
         .name("shard")
         .preempt_timer(PREEMPT_TIMER)
         .ring_depth(start.ring_entries)
         .io_memory(start.io_memory_octets);
-    if start.busy_poll && start.core.is_some() {
-        builder = builder.spin_before_park(SPIN);
-    }
     let executor = builder.make().map_err(|error| error.to_string())?;
     let gauges = Arc::clone(&start.gauges);
     let index = usize::from(start.shard.index().0);
@@ -210,9 +210,10 @@ async fn live(start: ShardStart) {
     // A shard that has more to do of itself rests in between: I/O is looked for only when no task can run.
     let mut rest: Option<Timer> = None;
     let mut hold: Option<Timer> = None;
+    let mut pause: Option<Timer> = None;
     poll_fn(|context| {
         doorbell.register(context.waker());
-        doorbell.answer();
+        let was_rung = doorbell.answer();
         let (accepted, is_over) = {
             let mut event_loop = event_loop.borrow_mut();
             event_loop.is_resting = true;
@@ -222,6 +223,15 @@ async fn live(start: ShardStart) {
                 event_loop.is_holding = false;
                 let now = event_loop.now_micros();
                 event_loop.shard.handle_disk_deadline(now);
+            }
+            event_loop.watch.attend();
+            if was_rung {
+                let now = event_loop.now_micros();
+                event_loop.watch.note_turn(now);
+            }
+            let is_paused = pause.as_mut().is_some_and(|timer| Pin::new(timer).poll(context).is_ready());
+            if is_paused {
+                pause = None;
             }
             event_loop.pump();
             rest = event_loop.shard.wants_turn().then(|| Timer::new(REST));
@@ -234,6 +244,17 @@ async fn live(start: ShardStart) {
                 event_loop.is_holding = true;
                 if Pin::new(timer).poll(context).is_ready() {
                     context.waker().wake_by_ref();
+                }
+            }
+            let now = event_loop.now_micros();
+            if pause.is_none() && event_loop.watch.leave(now) {
+                if is_paused && event_loop.watch.was_idle() && watch::slice(&doorbell) {
+                    context.waker().wake_by_ref();
+                } else {
+                    event_loop.watch.begin_pause();
+                    if Pin::new(pause.insert(Timer::new(PAUSE))).poll(context).is_ready() {
+                        context.waker().wake_by_ref();
+                    }
                 }
             }
             (std::mem::take(&mut event_loop.accepted), event_loop.is_over())
@@ -265,7 +286,7 @@ fn take_in(event_loop: &Rc<RefCell<EventLoop>>, stream: std::net::TcpStream, pee
 impl EventLoop {
     fn new(start: ShardStart) -> Self {
         let ShardStart { shard, links, published, control, gauges, memory_limit_octets, .. } = start;
-        let ShardStart { disk, disk_is_short, collect_memory, clock, .. } = start;
+        let ShardStart { disk, disk_is_short, collect_memory, clock, core, busy_poll, .. } = start;
         Self {
             published_version: shard.definitions_version(),
             shard,
@@ -281,6 +302,7 @@ impl EventLoop {
             disk_is_short,
             disk_was_short: false,
             is_holding: false,
+            watch: Watch::new(core.is_some(), busy_poll),
             collect_memory,
             octets_held_most: 0,
             collections_left: 0,
@@ -294,10 +316,16 @@ impl EventLoop {
         }
     }
 
-    /// To be called before anything is given to the shard: sets its time, and gives it the definitions if they are newer.
+    /// To be called before anything is given to the shard that has come in from outside.
     pub fn begin_turn(&mut self) {
-        let now = u64::try_from(self.clock.elapsed().as_millis()).expect("the broker runs for less than ages");
-        self.shard.set_now(now);
+        let since = self.clock.elapsed();
+        self.watch.note_turn(micros(since));
+        self.set_time(since);
+    }
+
+    /// Sets the time of the shard, and gives it the definitions if they are newer.
+    fn set_time(&mut self, since_start: Duration) {
+        self.shard.set_now(micros(since_start) / 1000);
         let version = self.published.version.load(Ordering::Acquire);
         if version != self.published_version {
             self.published_version = version;
@@ -309,7 +337,7 @@ impl EventLoop {
 
     /// Takes what other shards and threads have sent.
     fn pump(&mut self) {
-        self.begin_turn();
+        self.set_time(self.clock.elapsed());
         self.take_batches();
         self.end_turn();
     }
@@ -324,13 +352,16 @@ impl EventLoop {
 
     /// The time for what is asked of the disk, in microseconds.
     fn now_micros(&self) -> u64 {
-        u64::try_from(self.clock.elapsed().as_micros()).expect("the broker runs for less than ages")
+        micros(self.clock.elapsed())
     }
 
     /// Takes what the disk has answered.
     fn take_disk_replies(&mut self) {
         while let Some(reply) = self.disk.as_ref().and_then(DiskThreads::try_reply) {
             let now = self.now_micros();
+            if matches!(reply, DiskReply::Committed { .. }) {
+                self.watch.note_committed(now);
+            }
             self.shard.handle_disk(reply, now);
         }
         if let (Some(failure), Some(disk)) = (self.shard.disk_failure(), &self.disk) {
@@ -342,8 +373,11 @@ impl EventLoop {
     /// Asks the disk what the shard has to ask.
     fn ask_disk(&mut self) {
         let now = self.now_micros();
-        let Self { disk: Some(disk), shard, .. } = self else { return };
+        let Self { disk: Some(disk), shard, watch, .. } = self else { return };
         while let Some(request) = shard.poll_disk_request(now) {
+            if matches!(&request, DiskRequest::Commit { octets, .. } if octets.len() < JOURNAL_LONG_COMMIT_OCTETS) {
+                watch.note_commit(now);
+            }
             disk.submit(request);
         }
         if !self.is_holding && shard.next_disk_deadline().is_some() {
@@ -432,7 +466,7 @@ impl EventLoop {
             }
         }
         self.send_batches();
-        if self.shard.wants_turn() && !self.is_resting {
+        if (self.shard.wants_turn() && !self.is_resting) || self.watch.is_to_begin() {
             self.links.doorbell.poke();
         }
         while let Some(slot) = self.shard.poll_resumed() {
@@ -584,4 +618,8 @@ impl EventLoop {
         }
         is_settled
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).expect("the broker runs for less than ages")
 }

@@ -39,6 +39,7 @@ mod state;
 mod tick;
 mod transaction;
 mod verdicts;
+mod watch;
 
 pub use outbox::Outbox;
 pub use paging::PagingSizes;

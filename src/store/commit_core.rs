@@ -6,10 +6,9 @@
 //! nothing to do is better then (18 % more messages of 1 KiB a second). So commits are made on the shard's core until several in
 //! a row were long, and again once several in a row were not.
 
+use crate::limits::JOURNAL_LONG_COMMIT_OCTETS;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// A commit from so many octets on is long.
-const LONG_OCTETS: usize = 128 << 10;
 /// After so many of the other kind in a row the thread moves.
 const IN_A_ROW: u32 = 8;
 
@@ -37,7 +36,7 @@ impl CommitCore {
 
     /// The next commit has so many octets.
     pub fn prepare(&mut self, octets: usize) {
-        if (octets < LONG_OCTETS) == self.is_home {
+        if (octets < JOURNAL_LONG_COMMIT_OCTETS) == self.is_home {
             self.misplaced = 0;
             return;
         }
@@ -74,11 +73,11 @@ mod tests {
             (0..times).for_each(|_| core.prepare(octets));
             assert_eq!(cores(), expected, "after {times} of {octets} octets");
         };
-        check(LONG_OCTETS - 1, 100, &[home]);
-        check(LONG_OCTETS, IN_A_ROW - 1, &[home]);
+        check(JOURNAL_LONG_COMMIT_OCTETS - 1, 100, &[home]);
+        check(JOURNAL_LONG_COMMIT_OCTETS, IN_A_ROW - 1, &[home]);
         check(0, 1, &[home]);
-        check(LONG_OCTETS, IN_A_ROW - 1, &[home]);
-        check(LONG_OCTETS, 1, &all);
+        check(JOURNAL_LONG_COMMIT_OCTETS, IN_A_ROW - 1, &[home]);
+        check(JOURNAL_LONG_COMMIT_OCTETS, 1, &all);
         check(0, IN_A_ROW - 1, &all);
         check(1 << 30, 1, &all);
         check(0, IN_A_ROW, &[home]);
