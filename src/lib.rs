@@ -38,8 +38,9 @@
 //!    (`shard/persistence.rs`, `store/journal.rs`): a record in the batch that gathers. What was acknowledged, expired or dropped
 //!    follows at the end of the turn (`queue/log.rs`).
 //! 2. If no batch is on its way to the disk, this one is sent (`store/disk_thread.rs`: a write past the page cache and one
-//!    `fdatasync`, on a thread of its own); whatever comes meanwhile gathers for the next. Once it is there, the publishes in it
-//!    count as taken (`shard/verdicts.rs`), wherever their publishers are.
+//!    `fdatasync`, on a thread of its own); whatever comes meanwhile gathers for the next. A shard that has nothing else to do stays
+//!    awake for a moment until it is there (`shard/watch.rs`). Then the publishes in it count as taken (`shard/verdicts.rs`),
+//!    wherever their publishers are.
 //! 3. A long queue's blocks leave the memory for the queue's own segment files (`shard/paging.rs`, `queue/page_out.rs`) and come
 //!    back before it is their turn (`queue/load.rs`). So whatever lives is in memory and in the journal, or in a file: the
 //!    journal is never read while the broker runs.

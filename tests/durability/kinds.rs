@@ -7,6 +7,7 @@ use crate::support::methods::{self, DURABLE, NO_ACK, exchange, queue, tx};
 use crate::support::octets::{Octets, Table};
 use crate::support::wait_until;
 use crate::support::wire::Wire;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Publishes and waits for the confirms.
@@ -321,4 +322,35 @@ fn deliveries_before_a_kill_are_told() {
     assert!(seen.len() == 3 && seen[0], "{seen:?}");
     // Automatic acknowledgements may be lost; then the messages come again, and say so.
     assert!(flags(&mut client, "taken").iter().all(|redelivered| *redelivered));
+}
+
+/// Goal: a shard that stays awake for commits, and for everything where that is asked for, confirms what it should, and rests when
+/// there is nothing to do. Method: a publisher who waits for each confirm, over both shards; then a second of silence.
+#[test]
+fn a_shard_that_watches_rests_too() {
+    for flags in [&["--shards", "2"][..], &["--shards", "2", "--busy-poll"]] {
+        let Some(site) = Site::new() else { return };
+        let broker = site.start(flags);
+        let mut client = Client::publisher(&broker);
+        let queues = ["one", "two", "three", "four"];
+        queues.iter().for_each(|queue| client.declare(queue, &Table::new()));
+        for number in 0..200 {
+            let number = number.to_string();
+            for queue in queues {
+                publish_all(&mut client, queue, Properties::default(), &[&number]);
+            }
+        }
+        // What is left to be written is written, and the mark behind it.
+        thread::sleep(Duration::from_secs(1));
+        let before = broker.processor_ticks();
+        thread::sleep(Duration::from_secs(1));
+        let taken = broker.processor_ticks() - before;
+        assert!(taken < 30, "{flags:?}: {taken} hundredths of a second of CPU time in a second without work");
+        kill(broker);
+        let broker = site.start(flags);
+        for queue in queues {
+            let expected: Vec<String> = (0..200).map(|number| number.to_string()).collect();
+            assert_eq!(drain(&broker, queue), expected, "{flags:?}: {queue}");
+        }
+    }
 }
