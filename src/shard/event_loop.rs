@@ -40,7 +40,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    task::Poll,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -207,56 +207,13 @@ async fn live(start: ShardStart) {
         }
     })
     .detach();
-    // A shard that has more to do of itself rests in between: I/O is looked for only when no task can run.
-    let mut rest: Option<Timer> = None;
-    let mut hold: Option<Timer> = None;
-    let mut pause: Option<Timer> = None;
+    let mut timers = Timers::default();
     poll_fn(|context| {
         doorbell.register(context.waker());
         let was_rung = doorbell.answer();
         let (accepted, is_over) = {
             let mut event_loop = event_loop.borrow_mut();
-            event_loop.is_resting = true;
-            if hold.as_mut().is_some_and(|timer| Pin::new(timer).poll(context).is_ready()) {
-                // Timers go off when no task can run: what has come in is handled.
-                hold = None;
-                event_loop.is_holding = false;
-                let now = event_loop.now_micros();
-                event_loop.shard.handle_disk_deadline(now);
-            }
-            event_loop.watch.attend();
-            if was_rung {
-                let now = event_loop.now_micros();
-                event_loop.watch.note_turn(now);
-            }
-            let is_paused = pause.as_mut().is_some_and(|timer| Pin::new(timer).poll(context).is_ready());
-            if is_paused {
-                pause = None;
-            }
-            event_loop.pump();
-            rest = event_loop.shard.wants_turn().then(|| Timer::new(REST));
-            event_loop.is_resting = rest.as_mut().is_some_and(|timer| Pin::new(timer).poll(context).is_pending());
-            // One that goes off too early, as the deadline was put off, is set again then.
-            if hold.is_none()
-                && let Some(wait) = event_loop.disk_wait()
-            {
-                let timer = hold.insert(Timer::new(wait));
-                event_loop.is_holding = true;
-                if Pin::new(timer).poll(context).is_ready() {
-                    context.waker().wake_by_ref();
-                }
-            }
-            let now = event_loop.now_micros();
-            if pause.is_none() && event_loop.watch.leave(now) {
-                if is_paused && event_loop.watch.was_idle() && watch::slice(&doorbell) {
-                    context.waker().wake_by_ref();
-                } else {
-                    event_loop.watch.begin_pause();
-                    if Pin::new(pause.insert(Timer::new(PAUSE))).poll(context).is_ready() {
-                        context.waker().wake_by_ref();
-                    }
-                }
-            }
+            event_loop.run(was_rung, &mut timers, context);
             (std::mem::take(&mut event_loop.accepted), event_loop.is_over())
         };
         for (stream, peer) in accepted {
@@ -265,6 +222,29 @@ async fn live(start: ShardStart) {
         if is_over { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
+}
+
+/// The timers of the task that takes what has come. They go off when no task can run: what has come in by then is handled.
+#[derive(Default)]
+struct Timers {
+    /// A shard that has more to do of itself rests in between: I/O is looked for only when no task can run.
+    rest: Option<Timer>,
+    /// A batch of the journal is held back.
+    hold: Option<Timer>,
+    /// I/O is looked for while the shard watches.
+    pause: Option<Timer>,
+}
+
+/// Whether a timer has gone off. It is gone then.
+fn has_gone_off(timer: &mut Option<Timer>, context: &mut Context<'_>) -> bool {
+    timer.take_if(|timer| Pin::new(timer).poll(context).is_ready()).is_some()
+}
+
+/// Sets a timer. The task is woken when it goes off.
+fn set(timer: &mut Option<Timer>, wait: Duration, context: &mut Context<'_>) {
+    if Pin::new(timer.insert(Timer::new(wait))).poll(context).is_ready() {
+        context.waker().wake_by_ref();
+    }
 }
 
 /// Takes in a connection that the listener has accepted.
@@ -332,6 +312,44 @@ impl EventLoop {
             self.shard.set_definitions(self.published.load());
             // Mails about new queues were sent before the definitions that name them.
             self.take_mail();
+        }
+    }
+
+    /// Does what the task is for that takes what other shards, threads and timers have sent.
+    fn run(&mut self, was_rung: bool, timers: &mut Timers, context: &mut Context<'_>) {
+        self.is_resting = true;
+        if has_gone_off(&mut timers.hold, context) {
+            self.is_holding = false;
+            let now = self.now_micros();
+            self.shard.handle_disk_deadline(now);
+        }
+        self.watch.attend();
+        if was_rung {
+            let now = self.now_micros();
+            self.watch.note_turn(now);
+        }
+        let was_paused = has_gone_off(&mut timers.pause, context);
+        self.pump();
+        timers.rest = None;
+        self.is_resting = self.shard.wants_turn();
+        if self.is_resting {
+            set(&mut timers.rest, REST, context);
+        }
+        // One that goes off too early, as the deadline was put off, is set again then.
+        if timers.hold.is_none()
+            && let Some(wait) = self.disk_wait()
+        {
+            self.is_holding = true;
+            set(&mut timers.hold, wait, context);
+        }
+        let now = self.now_micros();
+        if timers.pause.is_none() && self.watch.leave(now) {
+            if was_paused && self.watch.was_idle() && watch::slice(&self.links.doorbell) {
+                context.waker().wake_by_ref();
+            } else {
+                self.watch.begin_pause();
+                set(&mut timers.pause, PAUSE, context);
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //! I/O, and gives the core away to whoever wants it: the thread that makes its commits is one. (The executor's own way of
 //! spinning gives nothing away, and does not notice what other threads have woken: a confirm took 200 us longer with it.)
 //!
-//! Knows the time only as it is told. The waiting itself is [`slice`].
+//! Knows the time only as it is told. The waiting itself is [`slice()`].
 
 use super::mesh::Doorbell;
 use std::thread;
