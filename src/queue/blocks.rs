@@ -404,6 +404,11 @@ impl BlockStore {
         }
     }
 
+    /// Keeps no more memory for blocks to come than there is in use.
+    pub fn limit_spare(&mut self) {
+        self.spare.truncate(self.octets / BLOCK_OCTETS_MAX);
+    }
+
     #[cold]
     pub fn free_block(&mut self, index: usize) {
         let block = &mut self.blocks[index];
@@ -413,12 +418,13 @@ impl BlockStore {
         block.journal_low = NO_SEGMENT;
         block.is_passed = false;
         block.is_loading = false;
+        let is_tail = block.is_tail;
         self.octets -= octets.len();
         if octets.len() == BLOCK_OCTETS_MAX && self.spare.len() < SPARE_BLOCKS_MAX {
             self.spare.push(octets);
         }
-        self.spare.truncate(self.octets / BLOCK_OCTETS_MAX);
-        if !block.is_tail {
+        self.limit_spare();
+        if !is_tail {
             self.vacant.push(u32::try_from(index).expect("a block's index has 32 bits"));
         }
     }

@@ -32,6 +32,8 @@ pub struct Load {
     pub offset: u64,
     /// How much.
     pub octets: usize,
+    /// How much memory that will take, in octets.
+    pub memory_octets: usize,
     /// What the queue calls the extents that lie there, in order.
     pub extents: Vec<u32>,
 }
@@ -196,7 +198,8 @@ impl BlockStore {
 
     /// Adds a block at the tail of `chain` that is on disk, from a process that has ended. `live` of its records are alive.
     pub fn restore_extent(&mut self, chain: &mut Chain, file: u32, note: &ExtentNote, live: u32) {
-        let block = self.link(chain, Block { live, ..Block::new(Box::default(), true) });
+        let (filled, beside_octets) = (note.head.block_octets as usize, note.head.bodies_octets);
+        let block = self.link(chain, Block { filled, live, beside_octets, ..Block::new(Box::default(), true) });
         chain.length += u64::from(live);
         let cold = self.cold.get_or_insert_default();
         cold.absent += 1;

@@ -24,7 +24,7 @@ impl BlockStore {
         let mut load: Option<Load> = None;
         for _ in 0..ahead {
             let Some(block) = self.blocks.get_mut(at as usize) else { break };
-            let next = block.next;
+            let (next, memory_octets) = (block.next, block.filled + block.beside_octets as usize);
             if block.is_resident() || block.is_loading || block.live == 0 {
                 if load.is_some() {
                     break;
@@ -34,12 +34,14 @@ impl BlockStore {
             }
             let extent = &mut cold.extents[block.extent as usize];
             let (offset, octets) = (u64::from(extent.page) * PAGE_OCTETS as u64, extent.pages as usize * PAGE_OCTETS);
-            let load = load.get_or_insert(Load { file: extent.file, offset, octets: 0, extents: vec![] });
+            let load =
+                load.get_or_insert(Load { file: extent.file, offset, octets: 0, memory_octets: 0, extents: vec![] });
             let goes_on = load.file == extent.file && load.offset + load.octets as u64 == offset;
             if !goes_on || (!load.extents.is_empty() && load.octets + octets > octets_max) {
                 break;
             }
             load.octets += octets;
+            load.memory_octets += memory_octets;
             load.extents.push(block.extent);
             block.is_loading = true;
             extent.is_busy = true;

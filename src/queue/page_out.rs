@@ -217,6 +217,7 @@ impl BlockStore {
             }
         }
         self.octets -= octets.len();
+        self.limit_spare();
         self.cold.as_mut().expect("a copy is on disk").absent += 1;
     }
 

@@ -58,7 +58,7 @@ const COLLECTED_OCTETS_MIN: u64 = 1 << 20;
 const COLLECTIONS: u32 = 3;
 /// glommio 0.9 can park with runnable tasks when its preempt timer fires: it never does.
 const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
-/// As short as a timer may be: it goes off when I/O was looked for and no task can run.
+/// As short as a timer may be: in the meantime some I/O is looked for.
 const PAUSE: Duration = Duration::from_micros(1);
 /// Below this part of the limit, in percent, memory is no longer short.
 const MEMORY_RELIEF_PERCENT: u64 = 90;
@@ -224,12 +224,12 @@ async fn live(start: ShardStart) {
     .await;
 }
 
-/// The timers of the task that takes what has come. They go off when no task can run: what has come in by then is handled.
+/// The timers of the task that takes what has come.
 #[derive(Default)]
 struct Timers {
     /// A shard that has more to do of itself rests in between: I/O is looked for only when no task can run.
     rest: Option<Timer>,
-    /// A batch of the journal is held back.
+    /// A batch of the journal is held back. It goes off when no task can run: what has come in by then is handled.
     hold: Option<Timer>,
     /// I/O is looked for while the shard watches.
     pause: Option<Timer>,
@@ -328,7 +328,7 @@ impl EventLoop {
             let now = self.now_micros();
             self.watch.note_turn(now);
         }
-        let was_paused = has_gone_off(&mut timers.pause, context);
+        let was_idle = has_gone_off(&mut timers.pause, context) && self.watch.end_pause();
         self.pump();
         timers.rest = None;
         self.is_resting = self.shard.wants_turn();
@@ -344,7 +344,7 @@ impl EventLoop {
         }
         let now = self.now_micros();
         if timers.pause.is_none() && self.watch.leave(now) {
-            if was_paused && self.watch.was_idle() && watch::slice(&self.links.doorbell) {
+            if was_idle && watch::slice(&self.links.doorbell) {
                 context.waker().wake_by_ref();
             } else {
                 self.watch.begin_pause();
@@ -392,9 +392,11 @@ impl EventLoop {
     fn ask_disk(&mut self) {
         let now = self.now_micros();
         let Self { disk: Some(disk), shard, watch, .. } = self else { return };
+        watch.note_busy(now);
         while let Some(request) = shard.poll_disk_request(now) {
-            if matches!(&request, DiskRequest::Commit { octets, .. } if octets.len() < JOURNAL_LONG_COMMIT_OCTETS) {
-                watch.note_commit(now);
+            if let DiskRequest::Commit { octets, .. } = &request {
+                watch.note_commit(octets.len() >= JOURNAL_LONG_COMMIT_OCTETS, now);
+                disk.set_core_has_time(watch.is_idle());
             }
             disk.submit(request);
         }

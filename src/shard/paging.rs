@@ -202,11 +202,12 @@ impl Persistence {
     }
 
     fn submit_load(&mut self, slot: u32, id: QueueId, is_transient: bool, load: Load) {
-        let Load { file, offset, octets, extents } = load;
+        let Load { file, offset, octets, memory_octets, extents } = load;
         let token = self.paging.next_token();
         let place = ColdPlace { file: ColdFileId { queue: id.0, file, is_transient }, offset };
-        self.paging.load_octets += octets;
-        self.paging.under_way.insert(token, UnderWay { slot, id, extents, octets, place });
+        let held = octets.max(memory_octets);
+        self.paging.load_octets += held;
+        self.paging.under_way.insert(token, UnderWay { slot, id, extents, octets: held, place });
         self.requests.push_back(DiskRequest::ReadExtents { place, octets, token });
     }
 }

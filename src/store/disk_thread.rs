@@ -22,6 +22,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -51,6 +52,8 @@ pub struct DiskThreads {
     replies: Receiver<DiskReply>,
     threads: Vec<JoinHandle<()>>,
     files: Arc<StoreFiles>,
+    /// Whether the shard's core has time for commits.
+    core_has_time: Arc<AtomicBool>,
 }
 
 impl DiskThreads {
@@ -64,10 +67,17 @@ impl DiskThreads {
         let (reply, replies) = channel();
         let (journal, commits) = channel();
         let (cold, requests) = channel();
-        let mut threads =
-            DiskThreads { journal: None, cold: None, replies, threads: Vec::new(), files: Arc::clone(&files) };
+        let core_has_time = Arc::new(AtomicBool::new(true));
+        let mut threads = DiskThreads {
+            journal: None,
+            cold: None,
+            replies,
+            threads: Vec::new(),
+            files: Arc::clone(&files),
+            core_has_time: Arc::clone(&core_has_time),
+        };
         let (directory, directory_cold) = (files.directory().to_owned(), files.directory().to_owned());
-        let mut disk = JournalDisk { files: Arc::clone(&files), shard, core: None, opened: None };
+        let mut disk = JournalDisk { files: Arc::clone(&files), shard, core_has_time, core: None, opened: None };
         let (reply_commits, notify_commits) = (reply.clone(), Arc::clone(&notify));
         threads.threads.push(thread::Builder::new().name(format!("journal-{shard}")).spawn(move || {
             disk.core = CommitCore::new(core);
@@ -90,6 +100,11 @@ impl DiskThreads {
         let row = if is_commit { &self.journal } else { &self.cold };
         let sent = row.as_ref().map(|row| row.send(request));
         assert!(matches!(sent, Some(Ok(()))), "a disk thread has ended before its shard");
+    }
+
+    /// Says whether the shard's core has time for the commits that follow.
+    pub fn set_core_has_time(&self, has_time: bool) {
+        self.core_has_time.store(has_time, Ordering::Relaxed);
     }
 
     /// The data directory.
@@ -153,6 +168,7 @@ fn failed_at(path: &std::path::Path, operation: &'static str, offset: u64) -> im
 struct JournalDisk {
     files: Arc<StoreFiles>,
     shard: u16,
+    core_has_time: Arc<AtomicBool>,
     core: Option<CommitCore>,
     opened: Option<(u64, PathBuf, File)>,
 }
@@ -164,7 +180,7 @@ impl JournalDisk {
         };
         assert!(octets.len().is_multiple_of(PAGE_OCTETS), "a batch is whole pages");
         if let Some(core) = &mut self.core {
-            core.prepare(octets.len());
+            core.prepare(self.core_has_time.load(Ordering::Relaxed));
         }
         if self.opened.as_ref().is_none_or(|(opened, _, _)| *opened != segment) {
             let path = self.files.segment_path(self.shard, segment);
