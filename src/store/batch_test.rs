@@ -2,7 +2,7 @@
 
 use super::aligned::AlignedBuffer;
 use super::batch::{self, BATCH_HEAD_OCTETS, Batch, BatchFault, BatchHead};
-use super::extent::{ExtentFault, ExtentHead, extent_octets, take_extent};
+use super::extent::{ExtentFault, ExtentHead, extent_octets, take_extent, take_head};
 use super::fixture::put_extent;
 use super::queue_segment::{ExtentNote, SegmentContents, put_trailer, read_notes, trailer_octets};
 use super::record::{self, Checkpoint, Entry, LastMessage, Record, RecordFault, Records};
@@ -353,6 +353,7 @@ fn extents_are_read_as_written() {
         assert_eq!(octets.len(), extent_octets(image_octets, 30));
         let extent = take_extent(octets).expect("it is sound");
         let image_count = u32::try_from(image_octets).expect("short");
+        assert_eq!(take_head(octets), Some(extent.head));
         assert_eq!(extent.head, ExtentHead { image_octets: image_count, bodies_octets: 30, ..head(1) });
         assert_eq!((extent.image, extent.octets), (&image[..], octets.len()));
         assert_eq!(extent.bodies, [[1; 10].as_slice(), &[2; 20]].concat());
@@ -361,6 +362,8 @@ fn extents_are_read_as_written() {
             for bit in 0..bits {
                 octets[at] ^= 1 << bit;
                 assert!(take_extent(octets).is_err(), "flipped at {at}");
+                // A start believes headers without reading the rest.
+                assert!(at >= 128 || (8..12).contains(&at) || take_head(octets).is_none(), "flipped at {at}");
                 octets[at] ^= 1 << bit;
             }
         }

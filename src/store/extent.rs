@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! magic 8 (the last of them the format), checksum 4, priority 1, zeros 3, count 4, persistent count 4, image octets 4,
-//! bodies octets 4, block octets 4, queue 8, persistent octets 8, first position 8, last position 8, unix offset 8, zeros up to 128
+//! bodies octets 4, block octets 4, queue 8, persistent octets 8, first position 8, last position 8, unix offset 8, zeros up to 124,
+//! checksum of the header 4
 //! image, bodies, then zeros up to whole pages
 //! ```
 //!
-//! Little-endian. The checksum (CRC32C) is over the header, with zeros in its own place, image and bodies. What an image is,
-//! is its queue's affair.
+//! Little-endian. The checksum (CRC32C) is over the header, with zeros in its own place, image and bodies; the one of the header, which a
+//! start reads alone, over the header with zeros in both places. What an image is, is its queue's affair.
 
 use super::aligned::{AlignedBuffer, PAGE_OCTETS};
 
@@ -16,11 +17,12 @@ pub const EXTENT_HEAD_OCTETS: usize = 128;
 
 const MAGIC: [u8; 8] = *b"LepusE\r\x02";
 const CHECKSUM_AT: usize = 8;
+const HEAD_CHECKSUM_AT: usize = EXTENT_HEAD_OCTETS - 4;
 /// The part of the header behind the checksum that says something.
 const FIELDS_AT: usize = 12;
 /// What the fields of a head take, in octets.
 pub(super) const FIELDS_OCTETS: usize = 64;
-const _: () = assert!(FIELDS_AT + FIELDS_OCTETS <= EXTENT_HEAD_OCTETS);
+const _: () = assert!(FIELDS_AT + FIELDS_OCTETS <= HEAD_CHECKSUM_AT);
 
 /// What an extent says of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,15 +114,24 @@ pub fn finish_extent(out: &mut AlignedBuffer, start: usize, head: &mut ExtentHea
     head.image_octets = u32::try_from(image_octets).expect("an extent is shorter than 4 GiB");
     octets[..8].copy_from_slice(&MAGIC);
     put_fields(&mut octets[FIELDS_AT..], head);
+    let checksum = head_checksum(octets);
+    octets[HEAD_CHECKSUM_AT..EXTENT_HEAD_OCTETS].copy_from_slice(&checksum.to_le_bytes());
     let checksum = crc32c::crc32c(octets);
     octets[CHECKSUM_AT..FIELDS_AT].copy_from_slice(&checksum.to_le_bytes());
     out.pad_to_page();
 }
 
-/// What the extent at the front of `octets` says of itself, without proof.
+/// The checksum of the header at the front of `octets`.
+fn head_checksum(octets: &[u8]) -> u32 {
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&octets[..CHECKSUM_AT]), &[0; 4]);
+    crc32c::crc32c_append(checksum, &octets[FIELDS_AT..HEAD_CHECKSUM_AT])
+}
+
+/// What the extent at the front of `octets` says of itself, if its header is sound. Proves nothing of the rest.
 pub(super) fn take_head(octets: &[u8]) -> Option<ExtentHead> {
     let header = octets.get(..EXTENT_HEAD_OCTETS).filter(|header| header[..8] == MAGIC)?;
-    take_fields(&header[FIELDS_AT..])
+    let is_sound = header[HEAD_CHECKSUM_AT..] == head_checksum(header).to_le_bytes();
+    if is_sound { take_fields(&header[FIELDS_AT..]) } else { None }
 }
 
 /// The extent at the front of `octets`, proved by its checksum.
