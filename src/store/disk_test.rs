@@ -3,14 +3,18 @@
 use super::aligned::AlignedBuffer;
 use super::disk::{ColdFileId, ColdPlace, DiskReply, DiskRequest};
 use super::disk_thread::{DISK_FAILED_EXIT_CODE, DiskStart, DiskThreads};
-use super::files::{FilesOptions, QueueFiles, StoreFiles, journal_segments, queue_files, read_cold, read_segment};
+use super::files::{
+    self, FilesOptions, QueueFiles, StoreFiles, journal_segments, queue_files, read_cold, read_segment,
+};
 use super::fixture::{SEGMENT_OCTETS, entry, with_message};
 use super::journal::{Journal, JournalOptions};
 use super::names::SegmentName;
 use super::replay::{History, OnDamage, ReplayOptions};
 use crate::limits::JOURNAL_POOL_FILES_MAX;
+use rustix::io::Errno;
 use std::env;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -342,4 +346,15 @@ fn a_failing_disk_ends_the_process() {
             assert!(said.contains(part), "{name}: {said}");
         }
     }
+}
+
+/// Goal: where there is no file descriptor, one is waited for; other errors are told. Method: errors, then a success.
+#[test]
+fn file_descriptors_are_waited_for() {
+    let mut errors = vec![Errno::NFILE, Errno::MFILE, Errno::MFILE];
+    let opened = files::patiently(|| errors.pop().map_or(Ok(7), |error| Err(error.into())));
+    assert_eq!(opened.expect("there is one"), 7);
+    assert!(errors.is_empty());
+    let refused = files::patiently(|| Err::<(), _>(io::Error::from(Errno::ACCESS)));
+    assert_eq!(refused.expect_err("it is refused").kind(), io::ErrorKind::PermissionDenied);
 }

@@ -13,7 +13,7 @@ use super::commit_core::CommitCore;
 use super::damage::{Damage, DamageKind, StoreError, remedy};
 use super::disk::{ColdFileId, ColdPlace, DiskReply, DiskRequest};
 use super::files::{
-    Room, StoreFiles, failed, is_full, make_directory, open_direct, remove, remove_directory, sync_directory,
+    Room, StoreFiles, failed, is_full, make_directory, open_direct, patiently, remove, remove_directory, sync_directory,
 };
 use super::names::{QUEUES_DIRECTORY, cold_path, queue_directory};
 use ahash::AHashSet;
@@ -323,7 +323,7 @@ impl ColdDisk {
     /// Through the page cache, which reads ahead.
     fn read(&self, place: &ColdPlace, octets: usize) -> Result<AlignedBuffer, StoreError> {
         let path = self.path(&place.file);
-        let file = File::open(&path).map_err(failed(&path, "open"))?;
+        let file = patiently(|| File::open(&path)).map_err(failed(&path, "open"))?;
         let mut buffer = AlignedBuffer::new();
         buffer.resize(octets);
         match file.read_exact_at(buffer.as_mut_slice(), place.offset) {
@@ -352,7 +352,7 @@ impl ColdDisk {
     fn sync(&mut self, files: &[ColdFileId]) -> Result<(), StoreError> {
         for file in files.iter().filter(|file| !file.is_transient) {
             let path = self.path(file);
-            let synced = match File::open(&path) {
+            let synced = match patiently(|| File::open(&path)) {
                 // There was not even room to create it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && self.cut_off.contains(file) => continue,
                 opened => opened.and_then(|file| file.sync_data()),

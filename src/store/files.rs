@@ -12,15 +12,21 @@ use super::names::{
 };
 use crate::limits::{JOURNAL_POOL_FILES_MAX, JOURNAL_RESERVE_FILES};
 use rustix::fs::{FallocateFlags, OFlags};
+use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 /// Zeros are written in pieces of so many octets, so that a commit on the same disk does not wait long.
 const ZEROS_OCTETS: usize = 1 << 20;
 const _: () = assert!(ZEROS_OCTETS.is_multiple_of(PAGE_OCTETS));
+
+/// How long to wait for a free file descriptor before it is tried again.
+const DESCRIPTOR_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What the store's files are opened with.
 #[derive(Clone, Copy, Debug)]
@@ -338,7 +344,7 @@ impl StoreFiles {
         }
         let names = list(&self.path(JOURNAL_DIRECTORY))?;
         let marker = self.path(&retired_path(self.options.epoch));
-        File::create(&marker).map_err(failed(&marker, "create"))?;
+        patiently(|| File::create(&marker)).map_err(failed(&marker, "create"))?;
         self.sync_journal_directory()?;
         self.free_epochs_below(self.options.epoch, &names)?;
         remove(&marker)?;
@@ -366,19 +372,32 @@ impl StoreFiles {
     }
 }
 
+/// Opens something; where clients hold all file descriptors that there may be, as soon as one is free. Nothing is lost meanwhile, and a
+/// broker that ended would lose all of them their connections.
+pub(super) fn patiently<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match open() {
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) => {
+                thread::sleep(DESCRIPTOR_INTERVAL);
+            }
+            opened => return opened,
+        }
+    }
+}
+
 /// Opens a file for writing past the page cache, where the file system can do that.
 pub(super) fn open_direct(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let flag = i32::try_from(OFlags::DIRECT.bits()).map_err(io::Error::other)?;
-    match options.clone().custom_flags(flag).open(path) {
+    patiently(|| match options.clone().custom_flags(flag).open(path) {
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => options.open(path),
         opened => opened,
-    }
+    })
 }
 
 /// The names in a directory; none if it is not there.
 fn list(directory: &Path) -> Result<Vec<String>, StoreError> {
     let read = || -> io::Result<Vec<String>> {
-        let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+        let names = patiently(|| fs::read_dir(directory))?.map(|entry| Ok(entry?.file_name().into_string().ok()));
         Ok(names.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
     };
     match read() {
@@ -397,7 +416,7 @@ pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
 
 /// Removes a directory with all that is in it; it may be gone already.
 pub(super) fn remove_directory(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_dir_all(path) {
+    match patiently(|| fs::remove_dir_all(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path, "remove")(error)),
         _ => Ok(()),
     }
@@ -414,5 +433,5 @@ pub(super) fn make_directory(path: &Path) -> Result<bool, StoreError> {
 
 /// Makes the names in a directory durable.
 pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
-    File::open(path).and_then(|directory| directory.sync_all()).map_err(failed(path, "sync"))
+    patiently(|| File::open(path)).and_then(|directory| directory.sync_all()).map_err(failed(path, "sync"))
 }
