@@ -13,7 +13,8 @@ use super::commit_core::CommitCore;
 use super::damage::{Damage, DamageKind, StoreError, remedy};
 use super::disk::{ColdFileId, ColdPlace, DiskReply, DiskRequest};
 use super::files::{
-    Room, StoreFiles, failed, is_full, make_directory, open_direct, patiently, remove, remove_directory, sync_directory,
+    Room, StoreFiles, be_patient, failed, is_full, make_directory, open_direct, patiently, remove, remove_directory,
+    sync_directory,
 };
 use super::names::{QUEUES_DIRECTORY, cold_path, queue_directory};
 use ahash::AHashSet;
@@ -137,6 +138,7 @@ fn serve(
     directory: &Path,
     mut execute: impl FnMut(DiskRequest) -> Result<Option<DiskReply>, StoreError>,
 ) {
+    be_patient();
     for request in requests {
         match execute(request) {
             Ok(None) => {}

@@ -13,6 +13,7 @@ use super::names::{
 use crate::limits::{JOURNAL_POOL_FILES_MAX, JOURNAL_RESERVE_FILES};
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
+use std::cell::Cell;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -372,12 +373,24 @@ impl StoreFiles {
     }
 }
 
-/// Opens something; where clients hold all file descriptors that there may be, as soon as one is free. Nothing is lost meanwhile, and a
-/// broker that ended would lose all of them their connections.
+thread_local! {
+    /// Whether this thread waits for a file descriptor.
+    static IS_PATIENT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The current thread serves a running broker: it waits for file descriptors.
+pub(super) fn be_patient() {
+    IS_PATIENT.set(true);
+}
+
+/// Opens something; where clients of a running broker hold all file descriptors that there may be, as soon as one is free. Nothing is
+/// lost meanwhile, and a broker that ended would lose all of them their connections. A start does not wait: nobody would free any.
 pub(super) fn patiently<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match open() {
-            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) => {
+            Err(error)
+                if IS_PATIENT.get() && matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) =>
+            {
                 thread::sleep(DESCRIPTOR_INTERVAL);
             }
             opened => return opened,
